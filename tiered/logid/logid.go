@@ -2,14 +2,13 @@
 //
 // Invariants:
 //
-//   - Parse of a String gives the same value back; Parse accepts nothing that String would not write.
+//   - Parse of a String or Key gives the same value back; Parse accepts nothing that neither of them would write.
 //   - The zero padding of Slot and of Epoch in object keys makes byte order the order of the numbers.
 //   - The package imports only the standard library, so that every layer can use the same types.
 package logid
 
 import (
 	"cmp"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -104,51 +103,6 @@ func ParseLeaderEpoch(s string) (LeaderEpoch, error) {
 	return LeaderEpoch(v), err
 }
 
-// TopicID is the identity of a topic, which outlives its name and differs between two topics of one name.
-// Its text is Kafka's: URL-safe base64 without padding, 22 characters.
-type TopicID [16]byte
-
-// topicIDWidth is the length of a TopicID's text.
-const topicIDWidth = 22
-
-// IsZero reports whether the id is the one that names no topic.
-func (t TopicID) IsZero() bool { return t == TopicID{} }
-
-// String returns Kafka's form of the id.
-func (t TopicID) String() string { return base64.RawURLEncoding.EncodeToString(t[:]) }
-
-// MarshalText makes the id a JSON string and a JSON map key.
-func (t TopicID) MarshalText() ([]byte, error) {
-	return base64.RawURLEncoding.AppendEncode(nil, t[:]), nil
-}
-
-// UnmarshalText reads what MarshalText wrote.
-func (t *TopicID) UnmarshalText(b []byte) error {
-	v, err := ParseTopicID(string(b))
-	if err == nil {
-		*t = v
-	}
-	return err
-}
-
-// ParseTopicID reads what String wrote. Text with bits set that String never sets is refused, so that one topic
-// cannot be known under two texts.
-func ParseTopicID(s string) (TopicID, error) {
-	var t TopicID
-	if len(s) != topicIDWidth {
-		return TopicID{}, fmt.Errorf("topic id %q: has %d characters, want %d: %w", clip(s), len(s), topicIDWidth, ErrSyntax)
-	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != len(t) {
-		return TopicID{}, fmt.Errorf("topic id %q: not URL-safe base64 of 16 bytes: %w", s, ErrSyntax)
-	}
-	copy(t[:], b)
-	return t, nil
-}
-
-// Compare orders ids by their bytes.
-func (t TopicID) Compare(o TopicID) int { return cmp.Compare(string(t[:]), string(o[:])) }
-
 // Partition names one partition of one topic.
 type Partition struct {
 	Topic TopicID
@@ -167,14 +121,14 @@ func (p Partition) Compare(o Partition) int {
 
 // ParsePartition reads what String wrote.
 func ParsePartition(s string) (Partition, error) {
-	if len(s) < topicIDWidth+2 || s[topicIDWidth] != '-' {
+	if len(s) < uuidWidth+2 || s[uuidWidth] != '-' {
 		return Partition{}, fmt.Errorf("partition %q: want <topic id>-<index>: %w", clip(s), ErrSyntax)
 	}
-	t, err := ParseTopicID(s[:topicIDWidth])
+	t, err := ParseTopicID(s[:uuidWidth])
 	if err != nil {
 		return Partition{}, err
 	}
-	i, err := ParseIndex(s[topicIDWidth+1:])
+	i, err := ParseIndex(s[uuidWidth+1:])
 	if err != nil {
 		return Partition{}, err
 	}

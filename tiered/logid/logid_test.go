@@ -1,6 +1,7 @@
 package logid_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"math"
@@ -96,6 +97,33 @@ func TestTopicIDText(t *testing.T) {
 	var back map[logid.TopicID]logid.TopicID
 	if err := json.Unmarshal(b, &back); err != nil || back[id] != id {
 		t.Fatalf("JSON back = %v, %v", back, err)
+	}
+}
+
+func TestNewIDsAreKafkaSafe(t *testing.T) {
+	// 0xf8..0xfb as the first byte would make the text start with '-'.
+	src := bytes.NewReader(append(bytes.Repeat([]byte{0xfa}, 16), bytes.Repeat([]byte{0xff}, 16)...))
+	id, err := logid.NewTopicID(src)
+	if err != nil || id[0] != 0xff || id[6] != 0x4f || id[8] != 0xbf {
+		t.Fatalf("NewTopicID = %x, %v", id, err)
+	}
+	if c, err := logid.NewClusterID(src); err == nil {
+		t.Fatalf("NewClusterID from an exhausted source = %v", c)
+	}
+	c := logid.ClusterID(id)
+	if got, err := logid.ParseClusterID(c.String()); err != nil || got != c || c.IsZero() {
+		t.Fatalf("ParseClusterID = %v, %v", got, err)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back logid.ClusterID
+	if err := json.Unmarshal(b, &back); err != nil || back != c {
+		t.Fatalf("JSON back = %v, %v", back, err)
+	}
+	if err := json.Unmarshal([]byte(`"nope"`), &back); !errors.Is(err, logid.ErrSyntax) {
+		t.Fatalf("JSON of a bad id: %v", err)
 	}
 }
 
