@@ -98,7 +98,9 @@ type Payload interface {
 }
 
 // Store is a bucket, or a prefix of one. All methods may be called concurrently.
-// Keys are non-empty, use '/' between parts, and have no empty, "." or ".." part.
+// Keys are non-empty, use '/' between parts, and have no empty, "." or ".." part; see CheckKey. No key may be another
+// key's folder ("a" beside "a/b"): a directory can not hold both. A call whose context has ended before it starts does
+// nothing and wraps the context's error in ErrUnknown (Create, Swap) or ErrUnavailable (all others).
 type Store interface {
 	// ReadAt fills p with the object's bytes from off on. n < len(p) with a nil error happens only at the
 	// object's end; off at or past the end gives n = 0. Errors: ErrNotFound, ErrUnavailable, ErrDenied, ErrNoBucket.
@@ -122,7 +124,7 @@ type Store interface {
 	Delete(ctx context.Context, keys []string) error
 
 	// List returns up to limit (at most 1,000; 0 means 1,000) objects whose keys start with prefix and are
-	// greater than after (empty: from the start), in byte order. Listing is for start-up, operators and
+	// greater than after (empty: from the start), in byte order. A prefix that no key can start with lists nothing. Listing is for start-up, operators and
 	// garbage collection; nothing lists in steady state.
 	List(ctx context.Context, prefix, after string, limit int) (Page, error)
 
