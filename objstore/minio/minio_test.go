@@ -1,41 +1,27 @@
 package minio_test
 
 import (
-	"fmt"
-	"sync/atomic"
 	"testing"
 
 	"github.com/tierlog/tierlog/objstore"
+	"github.com/tierlog/tierlog/objstore/internal/s3test"
 	"github.com/tierlog/tierlog/objstore/minio"
-	"github.com/tierlog/tierlog/objstore/objtest"
-	"github.com/tierlog/tierlog/test/miniotest"
 )
 
-func config(s *miniotest.Server, bucket, prefix string) minio.Config {
-	return minio.Config{Endpoint: s.Addr, Bucket: bucket, Prefix: prefix, AccessKey: s.AccessKey, SecretKey: s.SecretKey}
-}
-
-func open(t *testing.T, c minio.Config) objstore.Store {
+func open(t testing.TB, target s3test.Target) objstore.Store {
 	t.Helper()
-	s, err := minio.Open(c)
+	s, err := minio.Open(minio.Config{
+		Endpoint: target.Addr, Bucket: target.Bucket, Prefix: target.Prefix, AccessKey: target.AccessKey, SecretKey: target.SecretKey,
+		SignPayload: target.SignPayload, Timeout: target.Timeout,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func TestConformance(t *testing.T) {
-	server := miniotest.Start(t)
-	var n atomic.Int64
-	t.Run("bucket", func(t *testing.T) {
-		objtest.Conformance(t, func(t *testing.T) objstore.Store {
-			return open(t, config(server, server.Bucket(t, fmt.Sprintf("bucket%d", n.Add(1))), ""))
-		})
-	})
-	t.Run("prefix", func(t *testing.T) {
-		bucket := server.Bucket(t, "shared")
-		objtest.Conformance(t, func(t *testing.T) objstore.Store {
-			return open(t, config(server, bucket, fmt.Sprintf("some/prefix/%d", n.Add(1))))
-		})
-	})
-}
+func TestConformance(t *testing.T) { s3test.Conformance(t, open) }
+
+func TestFailures(t *testing.T) { s3test.Failures(t, open) }
+
+func BenchmarkStore(b *testing.B) { s3test.Benchmark(b, open) }

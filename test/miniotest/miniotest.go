@@ -162,18 +162,11 @@ func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 // Kill ends the process at once.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
-// Pause makes the server stop answering, without closing a connection, until Resume.
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Resume ends a Pause.
-func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
-
 func (s *Server) end(sig syscall.Signal) {
 	if s.cmd == nil || s.cmd.Process == nil {
 		return
 	}
 	_ = s.cmd.Process.Signal(sig)
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {

@@ -21,9 +21,11 @@ import (
 type Fault struct {
 	// Delay passes before the request is passed on or answered.
 	Delay time.Duration
-	// Status answers with this status instead of passing the request on, and with Code as S3's error code.
+	// Status answers with this status instead of passing the request on, and with Code as S3's error code; Early does
+	// so without reading the request's body first.
 	Status int
 	Code   string
+	Early  bool
 	// Reset closes the connection instead of passing the request on.
 	Reset bool
 	// DropReply passes the request on, waits for the answer and closes the connection without sending it.
@@ -158,7 +160,9 @@ func (p *Proxy) handler(base context.Context, tr *http.Transport) http.Handler {
 
 // refuse answers in the store's place.
 func refuse(w http.ResponseWriter, r *http.Request, f Fault) {
-	_, _ = io.Copy(io.Discard, r.Body)
+	if !f.Early {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(f.Status)
 	if r.Method != http.MethodHead {

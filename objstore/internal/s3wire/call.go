@@ -28,15 +28,15 @@ type call struct {
 // minio-go would otherwise wait for its next try before it returns.
 func begin(ctx context.Context, op, key string, budget time.Duration) (context.Context, *call) {
 	c := &call{op: op, key: key}
-	ctx, c.cancel = context.WithTimeoutCause(ctx, budget, &timeoutError{budget})
+	ctx, c.cancel = context.WithTimeoutCause(ctx, budget, &timeoutError{fmt.Sprintf("no answer within %v", budget.Round(time.Millisecond))})
 	return withCall(ctx, c), c
 }
 
 func (c *call) stop() { c.cancel() }
 
-type timeoutError struct{ after time.Duration }
+type timeoutError struct{ text string }
 
-func (e *timeoutError) Error() string { return fmt.Sprintf("no answer within %v", e.after) }
+func (e *timeoutError) Error() string { return e.text }
 
 func (e *timeoutError) Timeout() bool { return true }
 
@@ -120,6 +120,9 @@ func (c *call) verdict(outer, inner context.Context, err error) (kind, cause err
 		return passing(c.op), outer.Err()
 	case errors.As(context.Cause(inner), &timeout):
 		return passing(c.op), timeout
+	case errors.Is(c.err, context.DeadlineExceeded), errors.Is(c.err, context.Canceled):
+		// The network's time-outs claim to be the context's. The caller's context has not ended.
+		return passing(c.op), &timeoutError{c.err.Error()}
 	case c.err != nil:
 		return passing(c.op), c.err
 	case c.answer != nil:

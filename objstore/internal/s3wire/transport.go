@@ -66,7 +66,7 @@ func (l Limits) Tune(tr *http.Transport) {
 	tr.MaxIdleConnsPerHost = l.MaxConns
 	tr.IdleConnTimeout = 20 * time.Second // stores drop idle connections too; a PUT into one of those is ErrUnknown
 	tr.TLSHandshakeTimeout = 10 * time.Second
-	tr.ResponseHeaderTimeout = l.Timeout
+	tr.ResponseHeaderTimeout = 0 // the budget of each call covers it
 	tr.ExpectContinueTimeout = 0
 	tr.DisableCompression = true
 	// One TCP connection per request in flight: HTTP/2 would send all bodies through one.
