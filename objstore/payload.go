@@ -33,6 +33,9 @@ func (p *Parts) WithCRC32C(sum uint32) *Parts {
 // Size implements Payload.
 func (p *Parts) Size() int64 { return p.size }
 
+// Slices returns the parts in order, for drivers that write them with one vectored call. The caller changes nothing.
+func (p *Parts) Slices() [][]byte { return p.parts }
+
 // CRC32C implements Payload.
 func (p *Parts) CRC32C() (uint32, bool) { return p.crc, p.known }
 
