@@ -34,8 +34,9 @@ func CheckKey(key string) error {
 			return fmt.Errorf("key holds the control character 0x%02x", key[i])
 		}
 	}
-	for i, part := 0, ""; i <= len(key); i += len(part) + 1 {
-		part, _, _ = strings.Cut(key[i:], "/")
+	for i, rest, more := 0, key, true; more; i++ {
+		var part string
+		part, rest, more = strings.Cut(rest, "/")
 		switch {
 		case part == "" || part == "." || part == "..":
 			return fmt.Errorf("key has the part %q", part)

@@ -177,7 +177,7 @@ func TestStepsInOrder(t *testing.T) {
 	dir.Hook(s, tr.hook)
 	file := []string{"write", "settime", "syncfile"}
 	steps := func(create, link string, before ...string) []string {
-		all := append(before, "create "+create)
+		all := slices.Concat(before, []string{"create " + create})
 		for _, f := range file {
 			all = append(all, f+" "+create)
 		}

@@ -32,8 +32,8 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (objs
 	if base != "" && objstore.CheckKey(base[:len(base)-1]) != nil {
 		return objstore.Page{}, nil // no key starts so
 	}
-	l := &lister{ctx: ctx, store: s, prefix: prefix, after: after, want: objstore.ListLimit(limit) + 1}
-	err := l.walk(base)
+	l := &lister{store: s, prefix: prefix, after: after, want: objstore.ListLimit(limit) + 1}
+	err := l.walk(ctx, base)
 	if err != nil {
 		return objstore.Page{}, s.readFailed("list", prefix, err)
 	}
@@ -51,7 +51,6 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (objs
 
 // lister collects the first want objects of a List, one more than its page has.
 type lister struct {
-	ctx    context.Context //nolint:containedctx // lives as long as one call
 	store  *Store
 	prefix string
 	after  string
@@ -66,7 +65,7 @@ type entry struct {
 }
 
 // walk collects from a folder; path is "" or ends with a slash.
-func (l *lister) walk(path string) error {
+func (l *lister) walk(ctx context.Context, path string) error {
 	fd, err := openFolder(l.store.root, cmp.Or(path, "."))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil
@@ -78,7 +77,7 @@ func (l *lister) walk(path string) error {
 	defer func() { _ = f.Close() }()
 	last := ""
 	for {
-		if err := l.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		entries, all, err := l.smallest(f, path, last)
@@ -86,7 +85,7 @@ func (l *lister) walk(path string) error {
 			return l.store.at("read", path, err)
 		}
 		for _, e := range entries {
-			if err := l.visit(fd, path, e); err != nil || len(l.found) == l.want {
+			if err := l.visit(ctx, fd, path, e); err != nil || len(l.found) == l.want {
 				return err
 			}
 			last = e.sort
@@ -101,10 +100,10 @@ func (l *lister) walk(path string) error {
 }
 
 // visit adds one file, or what is in one folder.
-func (l *lister) visit(fd int, path string, e entry) error {
+func (l *lister) visit(ctx context.Context, fd int, path string, e entry) error {
 	key := path + e.sort
 	if e.folder {
-		return l.walk(key)
+		return l.walk(ctx, key)
 	}
 	var st unix.Stat_t
 	err := l.store.step("stat", key, func() error { return unix.Fstatat(fd, e.sort, &st, 0) })

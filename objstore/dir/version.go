@@ -3,7 +3,6 @@
 package dir
 
 import (
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -50,12 +49,4 @@ func split(key string) (folder, name string) {
 		return key[:i], key[i+1:]
 	}
 	return ".", key
-}
-
-// join is the reverse of split.
-func join(folder, name string) string {
-	if folder == "." {
-		return name
-	}
-	return filepath.Join(folder, name)
 }
