@@ -275,7 +275,9 @@ func testAnswers(t *testing.T, r *rig) {
 func testReplyDropped(t *testing.T, r *rig) {
 	s, proxy := r.proxied(t)
 	ctx := t.Context()
-	drop := func(req *http.Request) miniotest.Fault { return miniotest.Fault{DropReply: req.Method == http.MethodPut} }
+	drop := func(req *http.Request) miniotest.Fault {
+		return miniotest.Fault{DropReply: req.Method == http.MethodPut}
+	}
 
 	proxy.SetFault(drop)
 	body := objtest.Body("mine")
