@@ -1,0 +1,283 @@
+package tiered
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tierlog/tierlog/objstore"
+	"github.com/tierlog/tierlog/tiered/logid"
+	"github.com/tierlog/tierlog/tiered/manifest"
+)
+
+// MaintenanceConfig says how often the log looks after itself.
+type MaintenanceConfig struct {
+	// A round runs when this many bytes or slots were published since the last one, or this much time has passed and
+	// anything was.
+	RoundBytes int64         // default 128 MiB
+	RoundSlots int           // default 1,024
+	RoundAge   time.Duration // default 5 min
+	// RetentionInterval is how often log starts are looked at (log.retention.check.interval.ms, default 5 min).
+	RetentionInterval time.Duration
+	// Grace is how long garbage stays in the bucket, for readers that still know of it (default 10 min).
+	Grace time.Duration
+	// Retire tells the cluster that an epoch's WAL holds nothing alive any more; nil: nobody needs to know.
+	Retire func(context.Context, logid.Epoch) error
+}
+
+func (c *MaintenanceConfig) setDefaults() {
+	if c.RoundBytes <= 0 {
+		c.RoundBytes = 128 << 20
+	}
+	if c.RoundSlots <= 0 {
+		c.RoundSlots = 1024
+	}
+	if c.RoundAge <= 0 {
+		c.RoundAge = 5 * time.Minute
+	}
+	if c.RetentionInterval <= 0 {
+		c.RetentionInterval = 5 * time.Minute
+	}
+	if c.Grace <= 0 {
+		c.Grace = 10 * time.Minute
+	}
+}
+
+// maintainer keeps recovery short and the bucket small: checkpoints, rollup, retention, deletion of garbage.
+type maintainer struct {
+	l    *Log
+	kick chan struct{}
+
+	mu    sync.Mutex
+	bytes int64 // published since the last round; owned by mu
+	slots int   // owned by mu
+
+	roundMu sync.Mutex // one round at a time; taken before all others, and held across I/O by design: it orders rounds
+	garbage *garbage   // owned by roundMu
+}
+
+func newMaintainer(l *Log) *maintainer {
+	return &maintainer{l: l, kick: make(chan struct{}, 1), garbage: &garbage{l: l}}
+}
+
+// sealed counts a published flight.
+func (m *maintainer) sealed(fl *flight) {
+	m.mu.Lock()
+	m.bytes += fl.bytes
+	m.slots++
+	due := m.bytes >= m.l.cfg.Maintenance.RoundBytes || m.slots >= m.l.cfg.Maintenance.RoundSlots
+	m.mu.Unlock()
+	if due {
+		m.wake()
+	}
+}
+
+func (m *maintainer) wake() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run does rounds until the log ends.
+func (m *maintainer) run(ctx context.Context) {
+	if m.l.waitIndexed(ctx) != nil {
+		return
+	}
+	c := &m.l.cfg.Maintenance
+	age := time.NewTicker(c.RoundAge)
+	defer age.Stop()
+	retention := time.NewTicker(c.RetentionInterval)
+	defer retention.Stop()
+	m.logged(ctx, m.start)
+	for {
+		select {
+		case <-m.kick:
+			m.logged(ctx, m.round)
+		case <-age.C:
+			m.logged(ctx, m.round)
+		case <-retention.C:
+			m.logged(ctx, m.retain)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// logged runs one piece of maintenance. What fails is tried again in the next round; being fenced ends the log.
+func (m *maintainer) logged(ctx context.Context, f func(context.Context) error) {
+	m.roundMu.Lock()
+	defer m.roundMu.Unlock()
+	err := f(ctx)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, ErrFenced):
+		m.l.fail(err)
+	default:
+		m.l.cfg.Logger.Warn("maintenance failed; it will be tried again", slog.Any("err", err))
+		m.l.cfg.Metrics.maintenanceFailed()
+	}
+}
+
+// start ends the replay of earlier epochs: what recovery found is written down under this epoch.
+func (m *maintainer) start(ctx context.Context) error {
+	if err := m.garbage.load(ctx); err != nil {
+		return err
+	}
+	m.l.objMu.Lock()
+	previous := len(m.l.epochs) > 1
+	m.l.objMu.Unlock()
+	if !previous {
+		return nil
+	}
+	return m.checkpoint(ctx, nil)
+}
+
+// round writes a checkpoint if anything was published since the last one, and then rolls up.
+func (m *maintainer) round(ctx context.Context) error {
+	m.mu.Lock()
+	idle := m.slots == 0
+	m.bytes, m.slots = 0, 0
+	m.mu.Unlock()
+	if !idle {
+		if err := m.checkpoint(ctx, nil); err != nil {
+			return err
+		}
+	}
+	return errors.Join(m.rollUp(ctx), m.dropDead(ctx), m.garbage.collect(ctx))
+}
+
+// checkpointNow writes a last checkpoint, for an orderly stop.
+func (m *maintainer) checkpointNow(ctx context.Context) error {
+	m.roundMu.Lock()
+	defer m.roundMu.Unlock()
+	m.mu.Lock()
+	idle := m.slots == 0
+	m.mu.Unlock()
+	if idle {
+		return nil
+	}
+	return m.checkpoint(ctx, nil)
+}
+
+// checkpoint writes down the state of all partitions through the last published slot, lists the published objects
+// in the manifest, and names the checkpoint there. starts are new log starts to be recorded with it; they take
+// effect once they are durable.
+func (m *maintainer) checkpoint(ctx context.Context, starts map[*Partition]int64) error {
+	ctx = objstore.WithPurpose(ctx, objstore.PurposeManifest)
+	l := m.l
+	c, err := m.snapshot(starts)
+	if err != nil {
+		return err
+	}
+	id, err := newULID(l.cfg.Now())
+	if err != nil {
+		return err
+	}
+	body, err := c.Encode()
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := l.putSlot(ctx, c.Key(id), objstore.Bytes(body)); err != nil {
+		return err
+	}
+	l.objMu.Lock()
+	w := l.own()
+	var old *manifest.CheckpointRef
+	through := logid.Slot(0)
+	if w.m != nil {
+		old, through = w.m.Checkpoint, w.m.MergedThrough
+	}
+	objects := unlisted(w, through, c.Next)
+	l.objMu.Unlock()
+	err = l.updateManifest(ctx, w, func(n *manifest.WAL) error {
+		if c.Next > through {
+			if err := n.Merge(through, c.Next, objects...); err != nil {
+				return err
+			}
+		}
+		return n.SetCheckpoint(manifest.CheckpointRef{Slot: c.Next, ULID: id, Size: int64(len(body))})
+	})
+	if err != nil {
+		return err
+	}
+	for p, start := range starts {
+		p.advanceStart(start)
+	}
+	if old != nil {
+		m.garbage.add(old.Key(l.cfg.Cluster, w.epoch))
+	}
+	return nil
+}
+
+// snapshot takes the state of all partitions at one point between two published slots.
+func (m *maintainer) snapshot(starts map[*Partition]int64) (*manifest.Checkpoint, error) {
+	nonce, err := manifest.NewNonce(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	l := m.l
+	c := &manifest.Checkpoint{Nonce: nonce, Cluster: l.cfg.Cluster, Epoch: l.cfg.Epoch}
+	// Nothing is published while pubMu is held, so that the slot and all partitions fit together.
+	l.flush.pubMu.Lock()
+	defer l.flush.pubMu.Unlock()
+	l.objMu.Lock()
+	c.Next = l.own().next
+	l.objMu.Unlock()
+	for _, p := range l.Partitions() {
+		c.Partitions = append(c.Partitions, p.state(starts[p]))
+	}
+	c.Sort()
+	return c, nil
+}
+
+// state is what a checkpoint records of a partition: only what is durable. start raises the log start, if larger.
+func (p *Partition) state(start int64) manifest.PartitionState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := manifest.PartitionState{
+		Partition: p.id, LogStart: logid.Offset(max(p.start, start)), NextOffset: logid.Offset(p.hw),
+		RolledThrough: logid.Offset(p.rolled), ManifestVersion: p.manifestV,
+	}
+	for _, e := range p.epochs {
+		if e.Start <= p.hw {
+			s.Epochs = append(s.Epochs, manifest.EpochStart{Epoch: logid.LeaderEpoch(e.Epoch), Start: logid.Offset(e.Start)})
+		}
+	}
+	for id, st := range p.producers {
+		ps := manifest.ProducerState{ID: id, Epoch: st.epoch, CoordinatorEpoch: -1, LastTimestamp: st.seenMs, TxnFirst: logid.NoOffset}
+		for _, b := range st.durable(p.hw) {
+			ps.Batches = append(ps.Batches, manifest.ProducerBatch{
+				BaseSeq: b.baseSeq, LastSeq: b.lastSeq, BaseOffset: logid.Offset(b.base), LastOffset: logid.Offset(b.last), Timestamp: b.timestamp,
+			})
+		}
+		if len(ps.Batches) > 0 {
+			s.Producers = append(s.Producers, ps)
+		}
+	}
+	slices.SortFunc(s.Producers, func(a, b manifest.ProducerState) int { return int(min(max(a.ID-b.ID, -1), 1)) })
+	return s
+}
+
+// advanceStart moves the log start up and drops extents that lie wholly below it.
+func (p *Partition) advanceStart(start int64) {
+	p.mu.Lock()
+	p.start = max(p.start, min(start, p.hw))
+	p.rolled = max(p.rolled, 0)
+	n := 0
+	for n < len(p.extents) && p.extents[n].last < p.start {
+		p.bytes -= p.extents[n].size
+		n++
+	}
+	dead := p.extents[:n:n]
+	p.extents = append([]extent(nil), p.extents[n:]...)
+	p.mu.Unlock()
+	for i := range dead {
+		releaseTail(dead[i].tail)
+	}
+}
