@@ -77,6 +77,7 @@ func Failures(t *testing.T, open Opener) {
 		{"payload is given back", testGivenBack},
 		{"not a version", testNotAVersion},
 		{"long keys", testLongKeys},
+		{"probe", testProbe},
 		{"leaks", testLeaks},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, r) })
@@ -163,6 +164,41 @@ func always(write, read error) func(string) error {
 			return write
 		}
 		return read
+	}
+}
+
+// testProbe runs the full probe, and the quick one on stores that can not pass it.
+func testProbe(t *testing.T, r *rig) {
+	s := r.opened(t, r.target(t))
+	report, err := objstore.Probe(t.Context(), s, objstore.ProbeOptions{Full: true})
+	if err != nil {
+		t.Errorf("%v\n%v", err, report)
+	}
+	t.Logf("\n%v", report)
+	if page, err := s.List(t.Context(), "", "", 0); err != nil || len(page.Objects) != 0 {
+		t.Errorf("left behind: %+v, %v", page, err)
+	}
+	proxied, proxy := r.proxied(t)
+	quick := func() error {
+		_, err := objstore.Probe(t.Context(), proxied, objstore.ProbeOptions{})
+		return err
+	}
+	proxy.SetFault(func(*http.Request) miniotest.Fault { return miniotest.Fault{Status: http.StatusForbidden, Code: "AccessDenied"} })
+	if err := quick(); !errors.Is(err, objstore.ErrDenied) || errors.Is(err, objstore.ErrUnsafe) {
+		t.Errorf("probe of a forbidden bucket: %v", err)
+	}
+	proxy.SetFault(func(*http.Request) miniotest.Fault { return miniotest.Fault{Reset: true} })
+	if err := quick(); !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, objstore.ErrUnsafe) {
+		t.Errorf("probe of a bucket out of reach: %v", err)
+	}
+	proxy.SetFault(func(req *http.Request) miniotest.Fault {
+		if req.Header.Get("If-None-Match") != "" {
+			return miniotest.Fault{Status: http.StatusNotImplemented, Code: "NotImplemented"}
+		}
+		return miniotest.Fault{}
+	})
+	if err := quick(); !errors.Is(err, objstore.ErrUnsafe) || !strings.Contains(err.Error(), "create-once") {
+		t.Errorf("probe of a store without conditions: %v", err)
 	}
 }
 
