@@ -23,7 +23,7 @@ func (a *app) brokerCommand() *cobra.Command {
 		Example: "  tierlog broker\n" +
 			"  tierlog broker --listen 0.0.0.0:9092 --advertise logs.example.net:9092\n" +
 			"  tierlog broker --store 's3://my-bucket/logs?region=eu-central-1' --data-dir /var/lib/tierlog\n" +
-			"  tierlog broker --set memory.limit=4GiB --set auto.create.topics.enable=false\n" +
+			"  tierlog broker --set memory.limit=4294967296 --set auto.create.topics.enable=false\n" +
 			"  TIERLOG_NODE_ID=2 tierlog broker --config tierlog.yaml --print-config",
 		Args: noArgs,
 	}
@@ -50,36 +50,44 @@ func (a *app) brokerCommand() *cobra.Command {
 			return &usageError{err}
 		}
 		if *show {
-			return printBrokerConfig(a.Stdout, layered)
+			return printBrokerConfig(a.Stdout, layered, cfg)
 		}
 		return a.RunBroker(cmd.Context(), cfg, NewLogger(a.Stderr, cfg.Log), a.Stdout)
 	}
 	return cmd
 }
 
-// printBrokerConfig lists every setting, and every broker config that was set, with its source.
-func printBrokerConfig(w io.Writer, l *settings.Layered) error {
+// printBrokerConfig lists every setting and every broker config with its source.
+func printBrokerConfig(w io.Writer, l *settings.Layered, cfg BrokerConfig) error {
 	t := newTable("SETTING", "VALUE", "FROM")
-	add := func(prefix string, v settings.Value) {
-		text := v.Text
-		if prefix == "" && v.Name == "store" {
-			text = redactStore(text)
-		}
-		if text == "" {
-			text = "-"
-		}
-		t.row(prefix+v.Name, text, v.Source)
-	}
 	for _, v := range l.Values() {
-		add("", v)
+		if v.Name == "store" {
+			v.Text = cfg.Store.Redacted()
+		}
+		t.row(v.Name, orNone(v.Text), v.Source)
 	}
-	for _, v := range brokerConfigValues(l.Assignments()) {
-		add("set ", v)
+	sources := map[string]settings.Source{}
+	for _, v := range l.Assignments() {
+		sources[v.Name] = v.Source
+	}
+	for _, e := range cfg.Broker.Describe() {
+		value := e.Value
+		if e.Sensitive && value != "" {
+			value = "xxxxx"
+		}
+		t.row("set "+e.Name, orNone(value), sources[e.Name])
 	}
 	if err := t.write(w, 0); err != nil {
 		return fmt.Errorf("print the configuration: %w", err)
 	}
 	return nil
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
 }
 
 // layoutFlag adds a flag for a layout of franz-go's grammar, whose default is one value a line.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/tierlog/tierlog/cli/settings"
+	"github.com/tierlog/tierlog/objstore/backend"
+	"github.com/tierlog/tierlog/topicconf"
 )
 
 // BrokerConfig is what `tierlog broker` was asked to run. It is valid when a BrokerFunc gets it.
@@ -19,16 +21,16 @@ type BrokerConfig struct {
 	Advertise string
 	// HTTP is the HOST:PORT of metrics, health and debugging. Empty: off.
 	HTTP string
-	// Store is the bucket's URL or path. It may hold a secret: never print it but through backend's Redacted.
-	Store string
+	// Store is the bucket. It prints without its secrets.
+	Store backend.Spec
 	// DataDir is the folder for what may be lost: the hot segment of acks=1 records.
 	DataDir string
 	// NodeID is the broker's id in the cluster.
 	NodeID int32
 	// Rack is where the broker runs, for clients that prefer a near one. Empty: unknown.
 	Rack string
-	// Set holds broker configs by their Kafka names, values as given.
-	Set map[string]string
+	// Broker is what --set gives over Kafka's defaults.
+	Broker *topicconf.Broker
 	// Log says what is logged and how.
 	Log LogConfig
 }
@@ -39,10 +41,8 @@ func (c BrokerConfig) Validate() error {
 		checkAddress("listen", c.Listen, false),
 		checkAdvertise(c.Listen, c.Advertise),
 		checkAddress("http", c.HTTP, true),
-		checkStore(c.Store),
 		notEmpty("data-dir", c.DataDir),
 		checkNodeID(c.NodeID),
-		checkConfigNames(c.Set),
 	)
 }
 
@@ -54,20 +54,30 @@ type settingError struct {
 func (e *settingError) Error() string { return fmt.Sprintf("%s %q: want %s", e.name, e.value, e.want) }
 
 // withSources adds to every setting at fault where its value came from.
-func withSources(err error, l *settings.Layered) error {
+func withSources(err error, source func(name string) settings.Source) error {
+	//nolint:errorlint // the joined errors one by one
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var out []error
 		for _, e := range many.Unwrap() {
-			out = append(out, withSources(e, l))
+			out = append(out, withSources(e, source))
 		}
 		return errors.Join(out...)
 	}
 	if bad, ok := errors.AsType[*settingError](err); ok {
-		if src := l.Get(bad.name).Source; src.Kind != settings.Default {
-			return fmt.Errorf("%w (%s)", err, src)
-		}
+		return sourced(err, source(bad.name))
+	}
+	if bad, ok := errors.AsType[*topicconf.InvalidError](err); ok {
+		return sourced(fmt.Errorf("set %s: %w", bad.Name, err), source(bad.Name))
 	}
 	return err
+}
+
+// sourced adds where a value came from, unless it is the default.
+func sourced(err error, src settings.Source) error {
+	if src.Kind == settings.Default {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, src)
 }
 
 // checkAddress wants HOST:PORT; the host may be empty or a wildcard, the port 0.
@@ -124,8 +134,7 @@ var brokerSettings = []struct{ name, value, kind, usage string }{
 	{"listen", "127.0.0.1:9092", "HOST:PORT", "address of the Kafka listener; port 0 takes a free one"},
 	{"advertise", "", "HOST:PORT", "address that clients are told to connect to (default: the listener's)"},
 	{"http", "127.0.0.1:9644", "HOST:PORT", "address of metrics, health and debugging; empty: off"},
-	{"store", "./tierlog-data/bucket", "URL", "the bucket: a path, file://PATH, s3://BUCKET/PREFIX?region=&endpoint=,\n" +
-		"minio+http://KEY:SECRET@HOST:PORT/BUCKET/PREFIX, minio+https://..., or mem:"},
+	{"store", "./tierlog-data/bucket", "URL", "the bucket: " + backend.Forms},
 	{"data-dir", "./tierlog-data/local", "DIR", "folder for local files; losing it loses nothing that was acknowledged with acks=all"},
 	{"node-id", "1", "N", "the broker's id in the cluster"},
 	{"rack", "", "NAME", "where the broker runs"},
@@ -146,11 +155,18 @@ func brokerSettingNames() []string {
 func brokerConfig(l *settings.Layered) (BrokerConfig, error) {
 	cfg := BrokerConfig{
 		Listen: l.Get("listen").Text, Advertise: l.Get("advertise").Text, HTTP: l.Get("http").Text,
-		Store: l.Get("store").Text, DataDir: l.Get("data-dir").Text, Rack: l.Get("rack").Text,
-		Set: map[string]string{}, Log: LogConfig{Format: l.Get("log-format").Text},
+		DataDir: l.Get("data-dir").Text, Rack: l.Get("rack").Text, Log: LogConfig{Format: l.Get("log-format").Text},
 	}
+	var serr, berr error
+	if cfg.Store, serr = backend.Parse(l.Get("store").Text); serr != nil {
+		serr = sourced(serr, l.Get("store").Source)
+	}
+	set, sources := map[string]string{}, map[string]settings.Source{}
 	for _, v := range l.Assignments() {
-		cfg.Set[v.Name] = v.Text
+		set[v.Name], sources[v.Name] = v.Text, v.Source
+	}
+	if cfg.Broker, berr = topicconf.NewBroker(set); berr != nil {
+		berr = withSources(berr, func(name string) settings.Source { return sources[name] })
 	}
 	id, err := strconv.ParseInt(l.Get("node-id").Text, 10, 32)
 	if err != nil {
@@ -166,5 +182,6 @@ func brokerConfig(l *settings.Layered) (BrokerConfig, error) {
 	if !slices.Contains([]string{"auto", "text", "json"}, cfg.Log.Format) {
 		lerr = errors.Join(lerr, &settingError{"log-format", cfg.Log.Format, "one of auto, text, json"})
 	}
-	return cfg, withSources(errors.Join(err, lerr, cfg.Validate()), l)
+	bySetting := func(name string) settings.Source { return l.Get(name).Source }
+	return cfg, errors.Join(withSources(errors.Join(err, lerr, cfg.Validate()), bySetting), serr, berr)
 }

@@ -42,9 +42,13 @@ func (f *clientFlags) options(cmd *cobra.Command) ([]kgo.Opt, error) {
 	f.bootstrap = cmd.Flag("bootstrap-server").Value.String()
 	var seeds []string
 	for seed := range strings.SplitSeq(f.bootstrap, ",") {
-		if seed = strings.TrimSpace(seed); seed != "" {
-			seeds = append(seeds, seed)
+		if seed = strings.TrimSpace(seed); seed == "" {
+			continue
 		}
+		if strings.Contains(seed, ":") && checkAddress("", seed, false) != nil {
+			return nil, misuse("bootstrap-server %q: want HOST:PORT, or several with commas between", seed)
+		}
+		seeds = append(seeds, seed)
 	}
 	if len(seeds) == 0 {
 		return nil, misuse("bootstrap-server %q: want HOST:PORT, or several with commas between", f.bootstrap)

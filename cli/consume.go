@@ -76,7 +76,7 @@ func (a *app) consume(cmd *cobra.Command, f *consumeFlags, topic string) error {
 	}
 	out, err := newRecordPrinter(a.Stdout, f.format, f.asJSON)
 	if err != nil {
-		return misuse("format %q: %w", f.format, err)
+		return misuse("format '%s': %w", f.format, err)
 	}
 	cl, err := f.client.connect(cmd,
 		kgo.KeepControlRecords(), // They move the position; they are not printed.

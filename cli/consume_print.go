@@ -116,4 +116,3 @@ func appendJSONString(b, v []byte) []byte {
 	b = append(b, v[start:]...)
 	return append(b, '"')
 }
-

@@ -103,6 +103,8 @@ func kafkaError(err error, message string) error {
 	switch {
 	case err == nil:
 		return nil
+	case message == "" && (errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)):
+		return fmt.Errorf("it does not exist (%w)", named{kerr.UnknownTopicOrPartition})
 	case message != "" && errors.As(err, &ke):
 		return fmt.Errorf("%s (%w)", strings.TrimSuffix(message, "."), named{ke})
 	case errors.As(err, &ke):

@@ -65,7 +65,7 @@ func (a *app) produceCommand() *cobra.Command {
 	f.acks = choiceFlag(cmd, "acks", "wait until a record is durable in the bucket (all), with the leader (1), or not at all (0)", "all", "1", "0")
 	f.compression = choiceFlag(cmd, "compression", "compress batches", "none", "gzip", "snappy", "lz4", "zstd")
 	fs.StringArrayVarP(&f.headers, "header", "H", nil, "header for every record, as `K=V`; may be repeated")
-	fs.DurationVar(&f.delivery, "delivery-timeout", 2*time.Minute, "give up on a record after this `TIME`; 0: never")
+	fs.DurationVar(&f.delivery, "delivery-timeout", 2*time.Minute, "give up when records wait and none is acknowledged for this `TIME`; 0: never")
 	hideDefault(fs, "partition")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.produce(cmd, f, args[0]) }
 	return cmd
@@ -125,7 +125,7 @@ func (a *app) produce(cmd *cobra.Command, f *produceFlags, topic string) error {
 
 // feedConfig checks the flags that say how the input is read.
 func (f *produceFlags) feedConfig(topic string) (feed.Config, error) {
-	cfg := feed.Config{Layout: f.layout, KeySeparator: f.separator, Topic: topic, Partition: f.partition}
+	cfg := feed.Config{Layout: f.layout, KeySeparator: f.separator, Topic: topic, Partition: f.partition, Stall: f.delivery}
 	pairs, err := parsePairs("header", f.headers)
 	if err != nil {
 		return cfg, err
@@ -134,7 +134,7 @@ func (f *produceFlags) feedConfig(topic string) (feed.Config, error) {
 		cfg.Headers = append(cfg.Headers, kgo.RecordHeader{Key: kv[0], Value: []byte(kv[1])})
 	}
 	if err := feed.Check(f.layout); err != nil {
-		return cfg, misuse("input-format %q: %w", f.layout, err)
+		return cfg, misuse("input-format '%s': %w", f.layout, err)
 	}
 	switch {
 	case f.separator != "" && f.layout != `%v\n`:
@@ -169,9 +169,6 @@ func (f *produceFlags) producerOptions(maxBatch int) []kgo.Opt {
 	if f.acks.value == "all" {
 		// Nothing is produced after a failure, so giving up on a record that is under way makes no duplicate.
 		opts = append(opts, kgo.AllowIdempotentProduceCancellation())
-	}
-	if f.delivery > 0 {
-		opts = append(opts, kgo.RecordDeliveryTimeout(f.delivery))
 	}
 	if f.partition >= 0 || feed.HasVerb(f.layout, 'p') {
 		opts = append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))
@@ -275,6 +272,8 @@ func produceError(res feed.Result, err error, acks string) error {
 		done += fmt.Sprintf(": all of the %ss read", unit)
 	}
 	switch {
+	case errors.Is(err, feed.ErrStalled):
+		return withHint(err, "%s.\nIs the broker up, and can it reach its bucket? --delivery-timeout says how long to wait.", done)
 	case errors.Is(err, errInterrupted):
 		return withHint(errInterrupted, "%s.", done)
 	case len(res.Failures) > 0:
@@ -304,8 +303,6 @@ func failureList(res feed.Result, unit string) string {
 // explainProduce says in plain words what the client reports in its own.
 func explainProduce(err error) error {
 	switch {
-	case errors.Is(err, kgo.ErrRecordTimeout):
-		return fmt.Errorf("not acknowledged within --delivery-timeout: %w", err)
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, context.Canceled):
 		return errors.New("not acknowledged before the end; it may or may not be stored")
 	default:

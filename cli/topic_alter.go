@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 func (a *app) topicAlterCommand() *cobra.Command {
@@ -54,7 +55,8 @@ func (a *app) topicAlterCommand() *cobra.Command {
 		if err == nil {
 			r := resp[args[0]]
 			if r.Err != nil {
-				return topicError(args[0], r.Err, r.ErrMessage)
+				err := topicError(args[0], r.Err, r.ErrMessage)
+				return hintOn(err, kerr.InvalidPartitions, "Partitions can be added, not removed.")
 			}
 			return a.say("topic %s: now %s", args[0], plural(*partitions, "partition"))
 		}

@@ -34,6 +34,9 @@ type Config struct {
 	Headers   []kgo.RecordHeader
 	// MaxRecordBytes is the largest record batch the broker takes; a record that cannot fit in one ends the reading.
 	MaxRecordBytes int
+	// Stall ends a run in which records wait and none is acknowledged for that long. 0: never.
+	// (The client's own timeout goes by the records' timestamps, which may be of long ago.)
+	Stall time.Duration
 	// Now stamps records whose layout has no timestamp.
 	Now func() time.Time
 }

@@ -17,13 +17,15 @@ type layoutSource struct {
 	cfg     Config
 	limited *limitedReader
 	reader  *kgo.RecordReader
-	headers bool   // the layout has some of its own
-	next1   Number // of the next record
-	err     error
+	// Whether the layout has these. The client's reader makes an empty key or value null; here empty is empty.
+	headers, keys, values bool
+	next1                 Number // of the next record
+	err                   error
 }
 
 func newLayoutSource(r io.Reader, cfg Config) (*layoutSource, error) {
-	s := &layoutSource{cfg: cfg, limited: &limitedReader{r: r}, next1: 1, headers: HasVerb(cfg.Layout, 'h')}
+	s := &layoutSource{cfg: cfg, limited: &limitedReader{r: r}, next1: 1}
+	s.headers, s.keys, s.values = HasVerb(cfg.Layout, 'h'), HasVerb(cfg.Layout, 'k'), HasVerb(cfg.Layout, 'v')
 	s.limited.endLine = strings.HasSuffix(cfg.Layout, `\n`) || strings.HasSuffix(cfg.Layout, "\n")
 	var err error
 	s.reader, err = kgo.NewRecordReader(s.limited, cfg.Layout)
@@ -84,6 +86,12 @@ func (s *layoutSource) next(c *chunk) error {
 	if errors.Is(err, io.EOF) {
 		return err
 	}
+	if s.keys && r.Key == nil {
+		r.Key = []byte{}
+	}
+	if s.values && r.Value == nil {
+		r.Value = []byte{}
+	}
 	if s.headers {
 		r.Headers = append(r.Headers, s.cfg.Headers...)
 	}
@@ -120,6 +128,9 @@ func (l *limitedReader) Read(p []byte) (int, error) {
 	l.read += int64(n)
 	if n > 0 {
 		l.last = p[n-1]
+		if errors.Is(err, io.EOF) {
+			return n, nil // It comes again.
+		}
 	}
 	if n == 0 && errors.Is(err, io.EOF) && l.endLine && l.read > 0 && l.last != '\n' {
 		l.last, p[0] = '\n', '\n'

@@ -50,6 +50,9 @@ type Result struct {
 	FirstMissing Number
 }
 
+// ErrStalled says that no record was acknowledged for as long as Config.Stall.
+var ErrStalled = errors.New("no record was acknowledged for too long")
+
 // Sender produces the records of one stream.
 type Sender struct {
 	client Producer
@@ -58,7 +61,8 @@ type Sender struct {
 	unit   string
 	free   chan *chunk // nil entries stand for chunks not yet made
 
-	acked, bytes atomic.Int64
+	given, acked atomic.Int64   // records
+	bytes        atomic.Int64   // of chunks acknowledged whole
 	open         sync.WaitGroup // chunks given to the client
 	failing      chan struct{}  // closed at the first failure
 
@@ -94,22 +98,48 @@ func (s *Sender) Progress() (records, bytes int64) { return s.acked.Load(), s.by
 // The error says why it stopped before the stream's end: a BadRecord, the first failure, the reader's error, or the
 // cause of ctx's end.
 func (s *Sender) Run(ctx context.Context, grace time.Duration) (Result, error) {
-	sendCtx, abort := context.WithCancel(context.WithoutCancel(ctx))
-	defer abort()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, abort) })
+	sendCtx, abort := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer abort(nil)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { abort(context.Cause(ctx)) }) })
 	defer stop()
+	if s.cfg.Stall > 0 {
+		go s.watch(sendCtx, abort)
+	}
 
-	read, err := s.produceAll(ctx, sendCtx)
+	err := s.produceAll(ctx, sendCtx)
 	if ferr := s.client.Flush(sendCtx); ferr != nil && err == nil {
-		err = ferr
+		err = context.Cause(sendCtx)
 	}
 	s.client.Close() // Fails what is left.
 	s.open.Wait()
-	return s.result(read, err)
+	return s.result(err)
 }
 
-// produceAll hands every record to the client and returns how many there were.
-func (s *Sender) produceAll(ctx, sendCtx context.Context) (read int64, err error) {
+// stallChecks is how often in the time of Stall it is looked whether there was progress.
+const stallChecks = 20
+
+// watch aborts a run that has stalled.
+func (s *Sender) watch(ctx context.Context, abort context.CancelCauseFunc) {
+	tick := time.NewTicker(max(s.cfg.Stall/stallChecks, time.Millisecond))
+	defer tick.Stop()
+	last, idle := int64(0), 0
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if acked := s.acked.Load(); acked != last || s.given.Load() == acked {
+			last, idle = acked, 0
+		} else if idle++; idle > stallChecks {
+			abort(ErrStalled)
+			return
+		}
+	}
+}
+
+// produceAll hands every record to the client.
+func (s *Sender) produceAll(ctx, sendCtx context.Context) error {
 	chunks := make(chan *chunk, readAhead)
 	var readErr error // Set before chunks is closed.
 	quit := make(chan struct{})
@@ -121,21 +151,22 @@ func (s *Sender) produceAll(ctx, sendCtx context.Context) (read int64, err error
 	for {
 		select { // Stopping goes first.
 		case <-s.failing:
-			return read, nil
+			return nil
 		case <-ctx.Done():
-			return read, context.Cause(ctx)
+			return context.Cause(ctx)
 		default:
 		}
 		select {
 		case <-s.failing:
-			return read, nil
+			return nil
 		case <-ctx.Done():
-			return read, context.Cause(ctx)
+			return context.Cause(ctx)
+		case <-sendCtx.Done():
+			return context.Cause(sendCtx)
 		case c, ok := <-chunks:
 			if !ok {
-				return read, readErr
+				return readErr
 			}
-			read += int64(len(c.records))
 			s.produce(sendCtx, c)
 		}
 	}
@@ -173,6 +204,7 @@ func (s *Sender) readAll(chunks chan<- *chunk, quit <-chan struct{}) error {
 
 func (s *Sender) produce(ctx context.Context, c *chunk) {
 	s.open.Add(1)
+	s.given.Add(int64(len(c.records)))
 	c.pending.Store(int64(len(c.records)))
 	records, promise, now := c.records, c.promise, s.cfg.Now()
 	for i := range records {
@@ -215,8 +247,9 @@ func (s *Sender) fail(n Number, err error) {
 		s.missing = n
 	}
 	for i := range s.failures {
-		if f := &s.failures[i]; f.Last+1 == n && f.Err.Error() == err.Error() {
-			f.Last = n
+		f := &s.failures[i]
+		if f.Err.Error() == err.Error() && f.First-1 <= n && n <= f.Last+1 {
+			f.First, f.Last = min(f.First, n), max(f.Last, n)
 			return
 		}
 	}
@@ -225,11 +258,11 @@ func (s *Sender) fail(n Number, err error) {
 	}
 }
 
-func (s *Sender) result(read int64, err error) (Result, error) {
+func (s *Sender) result(err error) (Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	res := Result{
-		Unit: s.unit, Read: read, Acked: s.acked.Load(), Bytes: s.bytes.Load(),
+		Unit: s.unit, Read: s.given.Load(), Acked: s.acked.Load(), Bytes: s.bytes.Load(),
 		Failed: s.failed, Failures: s.failures, FirstMissing: s.missing,
 	}
 	if err == nil && len(s.failures) > 0 {

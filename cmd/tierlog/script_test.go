@@ -57,7 +57,7 @@ var masks = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
-	{regexp.MustCompile(`\b[A-Za-z0-9_-]{22}\b`), "<topic-id-------------->"[:22]},
+	{regexp.MustCompile(`\b[A-Za-z0-9_-]{22}\b`), "<topic-id------------>"},
 	{regexp.MustCompile(`20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[.]\d{3}Z`), "<time>"},
 	{regexp.MustCompile(`127[.]0[.]0[.]1:\d+`), "<address>"},
 }
