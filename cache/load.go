@@ -98,8 +98,9 @@ func (c *Cache[K, V]) settle(key K, f *flight[V], v V, err error) {
 	}
 	f.val, f.err, f.settled = v, err, true
 	c.mu.Unlock()
-	close(f.done)
+	// First make room, then let the waiters have what needed it.
 	release(dropped)
+	close(f.done)
 }
 
 // keep puts a block into the cache with the loader's reference, or returns it among those to be released. Callers
