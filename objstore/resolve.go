@@ -20,7 +20,8 @@ const (
 	Unknown Outcome = iota
 	// Mine: the bucket holds this caller's bytes at the key (or did, before a later Swap).
 	Mine
-	// Other: somebody else's bytes are there, and this caller's were not applied.
+	// Other: somebody else's bytes are there. Of a Put: this caller's were not applied and never will be. Of a Replace: they
+	// were not applied, or they were and a later swap has replaced them; what is there now tells, if it has to be known.
 	Other
 )
 
