@@ -32,6 +32,7 @@ func (a *app) root() *cobra.Command {
 		a.topicCommand(),
 		a.produceCommand(),
 		a.consumeCommand(),
+		a.bucketCommand(),
 		a.benchCommand(),
 		a.versionCommand(),
 	)
