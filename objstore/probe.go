@@ -14,7 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// ErrUnsafe: the store does not do what tierlog's safety rests on. It must not be used.
+// ErrUnsafe says that the store does not do what tierlog's safety rests on. It must not be used.
 var ErrUnsafe = errors.New("the store is not safe to use")
 
 // ProbeOptions says how thorough a probe is. The zero value is the quick form, for every start: some fifty small

@@ -185,7 +185,9 @@ func TestProbeCatches(t *testing.T) {
 			}}
 		}, "create-once", "created again"},
 		{"creates are not implemented", func() *planted {
-			return &planted{create: func(context.Context, objstore.Store, string, objstore.Payload) (objstore.Version, error) { return "", invalid }}
+			return &planted{create: func(context.Context, objstore.Store, string, objstore.Payload) (objstore.Version, error) {
+				return "", invalid
+			}}
 		}, "create-once", "501"},
 		{"swap ignores the version", func() *planted {
 			return &planted{swap: func(ctx context.Context, s objstore.Store, key string, _ objstore.Version, body objstore.Payload) (objstore.Version, error) {

@@ -5,7 +5,7 @@
 //	minio+http://[KEY:SECRET@]HOST[:PORT]/BUCKET[/PREFIX][?region=], and minio+https://
 //	mem:                                         memory of this process
 //
-// The two kinds of bucket also take payload-signing=on|off, connections=N and timeout=DURATION.
+// The two kinds of bucket also take payload-signing=on|off, connections=N, timeout=DURATION and ca=FILE.
 //
 // Invariants:
 //
@@ -43,7 +43,7 @@ const (
 )
 
 // Forms is what Parse takes, for messages and help texts.
-const Forms = "PATH, file://PATH, s3://BUCKET/PREFIX, minio+http://KEY:SECRET@HOST:PORT/BUCKET/PREFIX, minio+https://... or mem:"
+const Forms = "PATH, file://PATH, s3://BUCKET/PREFIX, minio+http://KEY:SECRET@HOST:PORT/BUCKET/PREFIX, minio+https or mem: for memory"
 
 // Spec is a parsed URL. The zero value opens nothing.
 type Spec struct {
@@ -156,6 +156,7 @@ func parseS3(text string) (Spec, error) {
 		"payload-signing": setOnOff(&c.SignPayload),
 		"connections":     setCount(&c.MaxConns),
 		"timeout":         setDuration(&c.Timeout),
+		"ca":              setText(&c.CAFile),
 	})
 	if err == nil {
 		err = c.Validate()
@@ -181,6 +182,7 @@ func parseMinIO(text, rest string) (Spec, error) {
 		"payload-signing": setOnOff(&c.SignPayload),
 		"connections":     setCount(&c.MaxConns),
 		"timeout":         setDuration(&c.Timeout),
+		"ca":              setText(&c.CAFile),
 	})
 	if err == nil {
 		err = c.Validate()

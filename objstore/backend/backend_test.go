@@ -42,10 +42,10 @@ func TestParse(t *testing.T) {
 		{text: "s3://bucket/", want: Spec{kind: S3, s3: s3.Config{Bucket: "bucket"}}},
 		{text: "s3://my.bucket-1/a/b/?region=eu-west-1", want: Spec{kind: S3, s3: s3.Config{Bucket: "my.bucket-1", Prefix: "a/b", Region: "eu-west-1"}}},
 		{
-			text: "s3://bucket/p?endpoint=http://127.0.0.1:9000&region=us-east-1&payload-signing=on&connections=7&timeout=5s",
+			text: "s3://bucket/p?endpoint=http://127.0.0.1:9000&region=us-east-1&payload-signing=on&connections=7&timeout=5s&ca=/etc/ca.pem",
 			want: Spec{kind: S3, s3: s3.Config{
 				Bucket: "bucket", Prefix: "p", Region: "us-east-1", Endpoint: "http://127.0.0.1:9000",
-				SignPayload: true, MaxConns: 7, Timeout: 5 * time.Second,
+				SignPayload: true, MaxConns: 7, Timeout: 5 * time.Second, CAFile: "/etc/ca.pem",
 			}},
 		},
 		{
@@ -108,7 +108,7 @@ func TestParseErrors(t *testing.T) {
 		"s3://bucket/a//b":                `prefix: "a//b": it has the part ""`,
 		"s3://bucket/a/../b":              `prefix: "a/../b": it has the part ".."`,
 		"s3://bucket/a#b":                 "prefix: write # as %23",
-		"s3://bucket?regoin=x":            `options: "regoin" is not known; want one of connections, endpoint, payload-signing, region, timeout`,
+		"s3://bucket?regoin=x":            `options: "regoin" is not known; want one of ca, connections, endpoint, payload-signing, region, timeout`,
 		"s3://bucket?region=a%20b":        `region: "a b" is not a region's name`,
 		"s3://bucket?endpoint=localhost":  `endpoint: "localhost": must be http:// or https://`,
 		"s3://bucket?endpoint=http://h/p": `endpoint: "http://h/p": must be`,

@@ -53,6 +53,8 @@ type Config struct {
 	MaxConns int
 	// Timeout bounds one request; large bodies get more. Default 30 s.
 	Timeout time.Duration
+	// CAFile has PEM certificates of authorities to trust for HTTPS, besides the system's.
+	CAFile string
 }
 
 // Validate names the first field that is wrong, its value (not a secret's) and what is allowed.
@@ -107,6 +109,9 @@ func Open(c Config) (objstore.Store, error) {
 	}
 	tr := &http.Transport{} // no proxy: the endpoint is meant as it is written
 	c.limits().Tune(tr)
+	if err := s3wire.Trust(tr, c.CAFile); err != nil {
+		return nil, fmt.Errorf("minio store: %w", err)
+	}
 	core, err := minio.NewCore(c.Endpoint, &minio.Options{
 		Creds:      creds,
 		Secure:     c.Secure,

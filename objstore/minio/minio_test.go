@@ -12,7 +12,7 @@ func open(t testing.TB, target s3test.Target) objstore.Store {
 	t.Helper()
 	s, err := minio.Open(minio.Config{
 		Endpoint: target.Addr, Bucket: target.Bucket, Prefix: target.Prefix, AccessKey: target.AccessKey, SecretKey: target.SecretKey,
-		SignPayload: target.SignPayload, Timeout: target.Timeout,
+		SignPayload: target.SignPayload, Timeout: target.Timeout, Secure: target.CAFile != "", CAFile: target.CAFile,
 	})
 	if err != nil {
 		t.Fatal(err)

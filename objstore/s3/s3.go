@@ -50,6 +50,8 @@ type Config struct {
 	MaxConns int
 	// Timeout bounds one request; large bodies get more. Default 30 s.
 	Timeout time.Duration
+	// CAFile has PEM certificates of authorities to trust for HTTPS, besides the system's.
+	CAFile string
 }
 
 var (
@@ -108,7 +110,10 @@ func Open(ctx context.Context, c Config) (objstore.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("s3 store: %w", err)
 	}
-	tr := c.transport(cfg)
+	tr, err := c.transport(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("s3 store: %w", err)
+	}
 	api := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
@@ -163,7 +168,7 @@ func (c Config) load(ctx context.Context) (aws.Config, error) {
 
 // transport keeps what the chain has set (AWS_CA_BUNDLE). Proxies of the environment serve Amazon's endpoints;
 // an endpoint that was given is meant as it is written.
-func (c Config) transport(cfg aws.Config) *http.Transport {
+func (c Config) transport(cfg aws.Config) (*http.Transport, error) {
 	base, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
 	if !ok {
 		base = awshttp.NewBuildableClient()
@@ -173,7 +178,7 @@ func (c Config) transport(cfg aws.Config) *http.Transport {
 		tr.Proxy = nil
 	}
 	c.limits().Tune(tr)
-	return tr
+	return tr, s3wire.Trust(tr, c.CAFile)
 }
 
 // client implements s3wire.Client.

@@ -10,10 +10,14 @@ import (
 
 func open(t testing.TB, target s3test.Target) objstore.Store {
 	t.Helper()
+	scheme := "http://"
+	if target.CAFile != "" {
+		scheme = "https://"
+	}
 	s, err := s3.Open(t.Context(), s3.Config{
-		Endpoint: "http://" + target.Addr, Region: "us-east-1",
+		Endpoint: scheme + target.Addr, Region: "us-east-1",
 		Bucket: target.Bucket, Prefix: target.Prefix, AccessKey: target.AccessKey, SecretKey: target.SecretKey,
-		SignPayload: target.SignPayload, Timeout: target.Timeout,
+		SignPayload: target.SignPayload, Timeout: target.Timeout, CAFile: target.CAFile,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,14 +2,27 @@ package s3test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"math/big"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/objstore/objtest"
@@ -205,4 +218,52 @@ func testLeaks(t *testing.T, r *rig) {
 		}
 	}
 	until(t, "the goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// testTLS talks HTTPS to a server whose certificate no system trusts.
+func testTLS(t *testing.T, r *rig) {
+	target := r.target(t)
+	server := &url.URL{Scheme: "http", Host: r.server.Addr}
+	srv := httptest.NewUnstartedServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = server.Scheme, server.Host, p.In.Host
+	}})
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake that fails on purpose
+	srv.StartTLS()
+	defer srv.Close()
+	target.Addr = srv.Listener.Addr().String()
+	write := func(name string, cert []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	target.CAFile = write("right.pem", srv.Certificate().Raw)
+	s := r.opened(t, target)
+	data := bytes.Repeat([]byte("0123456789"), 100_000)
+	if _, err := s.Create(t.Context(), "k", objstore.Bytes(data)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := objstore.ReadAll(t.Context(), s, "k", 2<<20); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read back %d bytes: %v", len(got), err)
+	}
+	target.CAFile = write("other.pem", strangersCert(t))
+	if _, err := r.opened(t, target).Head(t.Context(), "k"); !errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("head of a server that is not trusted: %v", err)
+	}
+}
+
+// strangersCert is a certificate that signs nothing here.
+func strangersCert(t *testing.T) []byte {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }

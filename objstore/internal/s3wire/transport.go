@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -78,6 +80,28 @@ func (l Limits) Tune(tr *http.Transport) {
 	}
 	tr.TLSClientConfig.MinVersion = tls.VersionTLS12
 	tr.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(64)
+}
+
+// Trust adds the certificates of a PEM file to the authorities that the transport trusts. An empty name adds none.
+func Trust(tr *http.Transport, caFile string) error {
+	if caFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return fmt.Errorf("ca: %w", err)
+	}
+	pool := tr.TLSClientConfig.RootCAs
+	if pool == nil {
+		if pool, err = x509.SystemCertPool(); err != nil {
+			pool = x509.NewCertPool()
+		}
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("ca: %q holds no PEM certificate", caFile)
+	}
+	tr.TLSClientConfig.RootCAs = pool
+	return nil
 }
 
 // HTTPClient wraps a tuned transport so that it keeps the package's invariants.
