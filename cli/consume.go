@@ -94,7 +94,7 @@ func (a *app) consume(cmd *cobra.Command, f *consumeFlags, topic string) error {
 	}
 	c := &consumer{
 		client: cl, topic: topic, span: span, out: out, left: f.count,
-		untilEnd: f.untilEnd, follow: f.partition < 0 && !f.untilEnd, now: a.Now,
+		untilEnd: f.untilEnd, follow: f.partition < 0 && !f.untilEnd, now: a.Now, note: a.note,
 	}
 	stop := func() {}
 	if !isTerminal(a.Stdout) {

@@ -15,39 +15,39 @@ import (
 const (
 	// gapFetchBytes is enough for the batch that a gap is in.
 	gapFetchBytes = 4 << 20
-	// emptyAnswers is how often a partition must say that it has nothing below its end before it is believed.
-	emptyAnswers = 3
 	// gapWait is how long the broker may look for records, in milliseconds.
 	gapWait = 1000
+	// patience is how many times a partition may be asked in vain before the user is told what is waited for.
+	patience = 10
 )
 
-// skipGaps asks the partitions that have gone quiet before their end whether anything is left there. The last
-// offsets of a partition may have no record any more (compaction), and the client only ever delivers records.
-// done says that there is nothing more to read.
+// skipGaps asks the partitions that have gone quiet before their end what stands there. The last offsets of a partition
+// may have no record any more (compaction leaves a batch that covers them), and the client only ever delivers records.
+// An answer without any batch proves nothing: the broker may still be looking. done says that all is read.
 func (c *consumer) skipGaps(ctx context.Context) (done bool, err error) {
-	d, err := topicDetail(ctx, kadm.NewClient(c.client), c.topic)
-	if err != nil {
-		return false, err
-	}
+	d, trouble := topicDetail(ctx, kadm.NewClient(c.client), c.topic)
 	for _, p := range slices.Sorted(maps.Keys(c.span)) {
 		ps := c.span[p]
-		for answers := 0; answers < emptyAnswers; {
+		for trouble == nil {
 			a, err := c.ask(ctx, d, p, ps.next)
-			if err != nil || a.records || a.end < ps.end {
+			if err != nil || a.records || a.next <= ps.next {
 				break // The client is still reading, or the broker is not ready: not a gap.
 			}
-			if a.next > ps.next {
-				ps.next, answers = a.next, 0
-			} else {
-				answers++
-			}
-			if ps.next >= ps.end || answers == emptyAnswers {
-				ps.next = ps.end
-				if c.moved(p, ps) {
-					return true, nil
-				}
+			ps.next = a.next
+			if ps.next >= ps.end {
 				break
 			}
+		}
+		if c.moved(p, ps) {
+			return true, nil
+		}
+	}
+	if c.vain++; c.vain == patience {
+		for p, ps := range c.span {
+			c.note("topic %s partition %d: at offset %d, waiting for the records up to %d", c.topic, p, ps.next, ps.end)
+		}
+		if trouble != nil {
+			c.note("%v", explain(trouble))
 		}
 	}
 	return false, ctx.Err()
@@ -57,7 +57,6 @@ func (c *consumer) skipGaps(ctx context.Context) (done bool, err error) {
 type gapAnswer struct {
 	records bool  // there are records at or after the position
 	next    int64 // the offset after what was looked at
-	end     int64 // high watermark
 }
 
 // ask fetches once from a position, past the client's own fetching.
@@ -81,7 +80,7 @@ func (c *consumer) ask(ctx context.Context, d kadm.TopicDetail, partition int32,
 	rp := &resp.Topics[0].Partitions[0]
 	opts := kgo.ProcessFetchPartitionOpts{KeepControlRecords: true, Offset: at, Topic: c.topic, Partition: partition}
 	got, next := kgo.ProcessFetchPartition(opts, rp, kgo.DefaultDecompressor(), nil)
-	return gapAnswer{records: len(got.Records) > 0, next: next, end: rp.HighWatermark}, got.Err
+	return gapAnswer{records: len(got.Records) > 0, next: next}, got.Err
 }
 
 func respCode(resp *kmsg.FetchResponse) int16 {

@@ -20,6 +20,8 @@ type consumer struct {
 	untilEnd bool
 	follow   bool // look for new partitions
 	now      func() time.Time
+	note     func(format string, args ...any) // tells the user
+	vain     int                              // rounds of skipGaps without records between
 
 	records, bytes atomic.Int64 // printed
 }
@@ -43,7 +45,6 @@ func (c *consumer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		before := c.records.Load()
 		if done, err := c.print(fetches); done || err != nil {
 			return err
 		}
@@ -52,7 +53,9 @@ func (c *consumer) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if c.untilEnd && c.records.Load() == before && fetches.NumRecords() == 0 {
+		if fetches.NumRecords() > 0 {
+			c.vain = 0
+		} else if c.untilEnd {
 			if done, err := c.skipGaps(ctx); done || err != nil {
 				return err
 			}
