@@ -35,7 +35,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// ErrClosed: the cache was closed before or while the block was asked for.
+// ErrClosed says that the cache was closed before or while the block was asked for.
 var ErrClosed = errors.New("cache is closed")
 
 // The shares of the bound; see the package comment.

@@ -136,7 +136,7 @@ func TestPartitionRoundTripAndOrder(t *testing.T) {
 			t.Errorf("ParsePartition(%q) = %v, %v", p, got, err)
 		}
 	}
-	if a.Compare(b) >= 0 || b.Compare(c) >= 0 || c.Compare(a) <= 0 || a.Compare(a) != 0 {
+	if a.Compare(b) >= 0 || b.Compare(c) >= 0 || c.Compare(a) <= 0 || a.Compare(logid.Partition{Topic: a.Topic, Index: a.Index}) != 0 {
 		t.Error("Compare is not by topic id, then index")
 	}
 }

@@ -117,6 +117,7 @@ func TestBodiesFrameRules(t *testing.T) {
 				"format 0":            edit(t, good, `"format":1`, `"format":0`),
 				"format is text":      edit(t, good, `"format":1`, `"format":"1"`),
 				"nonce in upper case": edit(t, good, `"nonce":"ee`, `"nonce":"EE`),
+				"nonce is zero":       edit(t, good, string(good[:len(frameNonce)+nonceDigits]), frameNonce+strings.Repeat("0", nonceDigits)),
 				"an array":            reseal([]byte(`["nonce"` + strings.Repeat(" ", 100) + `,"crc32c":"00000000"}` + "\n")),
 				"second value":        reseal(bytes.Replace(good, []byte(frameCRC), []byte(`}{"a":1`+frameCRC), 1)),
 				"cut JSON":            reseal(bytes.Replace(good, []byte(frameCRC), []byte(`,"x`+frameCRC), 1)),

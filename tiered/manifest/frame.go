@@ -126,8 +126,8 @@ func unframe(k Kind, body []byte) (n Nonce, format uint64, fields []byte, err er
 	if !bytes.HasPrefix(rest, []byte(frameNonce)) || !bytes.HasPrefix(rest[len(frameNonce)+nonceDigits:], []byte(frameFormat)) {
 		return fail("byte 0: does not begin with nonce and format")
 	}
-	if n, err = ParseNonce(string(rest[len(frameNonce) : len(frameNonce)+nonceDigits])); err != nil {
-		return fail("byte %d: %v", len(frameNonce), err)
+	if n, err = ParseNonce(string(rest[len(frameNonce) : len(frameNonce)+nonceDigits])); err != nil || n == (Nonce{}) {
+		return fail("byte %d: nonce %s, %v", len(frameNonce), n, err)
 	}
 	digits, rest, ok := bytes.Cut(rest[head:], []byte(frameKind))
 	if format, err = strconv.ParseUint(string(digits), 10, 32); !ok || err != nil || format == 0 {

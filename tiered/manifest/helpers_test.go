@@ -65,15 +65,13 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func sampleCluster() *Cluster {
 	return &Cluster{Nonce: testNonce(1), ID: testCluster, MinReader: 1, CreatedMs: 1767225600000}
 }
 
 func sampleWAL() *WAL {
 	return &WAL{
-		Nonce: testNonce(2), Version: 17, Epoch: 42, Fence: ptr(logid.Slot(5000)), MergedThrough: 4097,
+		Nonce: testNonce(2), Version: 17, Epoch: 42, Fence: new(logid.Slot(5000)), MergedThrough: 4097,
 		Checkpoint: &CheckpointRef{Slot: 4096, ULID: testULID(1), Size: 70000},
 		Objects: []Object{
 			{Kind: ObjectMerged, From: 0, To: 1023, ULID: testULID(2), Size: 128 << 20, FooterSize: 40000, Records: 131072, MinTimestamp: 1767225600000, MaxTimestamp: 1767225900000},

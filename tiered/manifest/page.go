@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/tierlog/tierlog/tiered/logid"
 )
@@ -103,7 +104,7 @@ func DecodePage(body []byte, part logid.Partition, ref PageRef) (*Page, error) {
 	return p, nil
 }
 
-// Spill moves the oldest segments to new pages if the root is larger than limit bytes (RootLimit), until it is at most
+// Spill moves the oldest segments to new pages if the root is larger than limit bytes (RootLimit), until it is about
 // half of that: then the next segments make no new pages. The pages must be durable before the root that names them
 // replaces the older one. newID is called once for each page.
 func (m *Partition) Spill(limit int, newID func() (ULID, Nonce, error)) ([]Page, error) {
@@ -135,7 +136,7 @@ func (m *Partition) Spill(limit int, newID func() (ULID, Nonce, error)) ([]Page,
 			return nil, err
 		}
 		pages = append(pages, p)
-		edited.Pages = append(edited.Pages[:len(edited.Pages):len(edited.Pages)], p.Ref())
+		edited.Pages = append(slices.Clip(edited.Pages), p.Ref())
 		edited.Segments, sizes, size = edited.Segments[n:], sizes[n:], size-moved
 	}
 	return pages, m.apply(edited)
