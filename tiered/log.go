@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tierlog/tierlog/cache"
 	"github.com/tierlog/tierlog/membuf"
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
@@ -60,7 +61,7 @@ type Config struct {
 	Pool      *membuf.Pool
 	Ingest    *membuf.Budget // what the buffers of produce requests are charged to
 	TailBytes int64          // durable batches kept in memory for readers (default 256 MiB)
-	Cache     BlockCache
+	Cache     *cache.Cache[BlockID, *membuf.Buf]
 
 	ProducerExpiry time.Duration // producer.id.expiration.ms (default 24 h)
 	Maintenance    MaintenanceConfig
@@ -111,14 +112,6 @@ func (c *Config) setDefaults() error {
 type BlockID struct {
 	Object uint64 // process-wide number of the object, see source
 	Block  int64
-}
-
-// BlockCache keeps blocks of bucket objects in memory. Blocks are immutable.
-type BlockCache interface {
-	// Get returns the block with a reference for the caller, loading it at most once however many callers ask.
-	Get(ctx context.Context, id BlockID, load func(context.Context) (*membuf.Buf, error)) (*membuf.Buf, error)
-	// Prefetch starts loading a block that is likely to be asked for next, unless too many loads are running.
-	Prefetch(id BlockID, load func(context.Context) (*membuf.Buf, error))
 }
 
 // Log is one broker's log. Open it, then OpenPartition what the broker leads.

@@ -8,10 +8,10 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/tierlog/tierlog/cache"
 	"github.com/tierlog/tierlog/membuf"
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/objstore/mem"
@@ -22,37 +22,15 @@ import (
 
 var testCluster = logid.ClusterID{7}
 
-// blockMap is a cache that keeps everything and counts loads.
-type blockMap struct {
-	mu    sync.Mutex
-	m     map[BlockID]*membuf.Buf
-	loads int
-}
-
-func (c *blockMap) Get(ctx context.Context, id BlockID, load func(context.Context) (*membuf.Buf, error)) (*membuf.Buf, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if b := c.m[id]; b != nil {
-		b.Retain()
-		return b, nil
-	}
-	b, err := load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.loads++
-	c.m[id] = b
-	b.Retain()
-	return b, nil
-}
-
-func (c *blockMap) Prefetch(BlockID, func(context.Context) (*membuf.Buf, error)) {}
-
 // testConfig is a log's config over a store; change what a test needs.
 func testConfig(s objstore.Store, epoch logid.Epoch) Config {
+	blocks, err := cache.New[BlockID, *membuf.Buf](cache.Config{Bytes: 64 << 20, Prefetches: 2})
+	if err != nil {
+		panic(err)
+	}
 	return Config{
 		Store: s, Cluster: testCluster, Epoch: epoch, Pool: membuf.NewPool(16 << 20), Ingest: membuf.NewBudget(64 << 20),
-		Cache: &blockMap{m: make(map[BlockID]*membuf.Buf)}, Now: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Cache: blocks, Now: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
 

@@ -472,28 +472,9 @@ func (l *Log) updateManifest(ctx context.Context, w *epochLog, edit func(*manife
 
 // write creates key (version empty) or swaps it, trying again until the outcome is certain.
 func (l *Log) write(ctx context.Context, key string, version objstore.Version, body objstore.Payload) (objstore.Outcome, objstore.Version, error) {
-	backoff := firstBackoff
-	for try := 0; ; try++ {
-		var out objstore.Outcome
-		var v objstore.Version
-		var err error
-		if version == "" {
-			out, v, err = objstore.Put(ctx, l.cfg.Store, key, body)
-		} else {
-			out, v, err = objstore.Replace(ctx, l.cfg.Store, key, version, body)
-		}
-		if out != objstore.Unknown {
-			return out, v, nil
-		}
-		if ctx.Err() != nil {
-			return out, "", ctx.Err()
-		}
-		if try%8 == 0 {
-			l.cfg.Logger.Warn("bucket write failed, trying again", slog.String("key", key), slog.Int("tries", try+1), slog.Any("err", err))
-		}
-		if err := pause(ctx, backoff); err != nil {
-			return out, "", err
-		}
-		backoff = min(backoff*2, maxBackoff)
+	persist := objstore.Persist{Log: l.cfg.Logger}
+	if version == "" {
+		return objstore.PutUntil(ctx, l.cfg.Store, key, body, persist)
 	}
+	return objstore.ReplaceUntil(ctx, l.cfg.Store, key, objstore.Replacement{Old: version, Body: body}, persist)
 }
