@@ -17,7 +17,7 @@ import (
 // ErrUnsafe says that the store does not do what tierlog's safety rests on. It must not be used.
 var ErrUnsafe = errors.New("the store is not safe to use")
 
-// ProbeOptions says how thorough a probe is. The zero value is the quick form, for every start: some fifty small
+// ProbeOptions says how thorough a probe is. The zero value is the quick form, for every start: some seventy small
 // requests, most of them at the same time.
 type ProbeOptions struct {
 	// Full repeats the races and also measures latency and throughput, with some 300 MiB written and read.
@@ -105,8 +105,8 @@ func Probe(ctx context.Context, s Store, opts ProbeOptions) (Report, error) {
 		err = p.run(ctx, checks)
 		p.cleanUp(ctx)
 	}
-	if err == nil {
-		err = p.report.Err()
+	if unsafe := p.report.Err(); unsafe != nil {
+		err = unsafe // proof, whatever else could not be found out
 	}
 	if err != nil {
 		err = fmt.Errorf("probe: %w", err)
@@ -140,19 +140,52 @@ func (b *broken) Error() string { return b.what }
 
 func brokenf(format string, args ...any) error { return &broken{fmt.Sprintf(format, args...)} }
 
+// run makes the checks. Each has keys of its own, so the quick form makes them side by side: a start waits for some ten
+// round trips. The full form makes them one after the other, so that latency and throughput are theirs alone.
 func (p *prober) run(ctx context.Context, checks []probeCheck) error {
-	for _, c := range checks {
-		start := time.Now()
-		detail, err := c.run(ctx)
-		check := Check{Name: c.name, OK: err == nil, Safety: c.safety, Detail: detail, Took: time.Since(start)}
-		if err != nil {
-			check.Detail = err.Error()
-			if fatal := verdict(err, c.safety); fatal != nil {
-				return fmt.Errorf("%s: %w", c.name, fatal)
+	if p.opts.Full {
+		for _, c := range checks {
+			if err := p.note(c, c.make(ctx)); err != nil {
+				return err
 			}
 		}
-		p.add(check)
+		return nil
 	}
+	results := make([]probeResult, len(checks))
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { results[i] = c.make(ctx) })
+	}
+	wg.Wait()
+	var errs []error
+	for i, c := range checks {
+		errs = append(errs, p.note(c, results[i]))
+	}
+	return errors.Join(errs...)
+}
+
+type probeResult struct {
+	detail string
+	err    error
+	took   time.Duration
+}
+
+func (c probeCheck) make(ctx context.Context) probeResult {
+	start := time.Now()
+	detail, err := c.run(ctx)
+	return probeResult{detail, err, time.Since(start)}
+}
+
+// note adds a result to the report, or returns the error that kept it from being found out.
+func (p *prober) note(c probeCheck, r probeResult) error {
+	check := Check{Name: c.name, OK: r.err == nil, Safety: c.safety, Detail: r.detail, Took: r.took}
+	if r.err != nil {
+		check.Detail = r.err.Error()
+		if fatal := verdict(r.err, c.safety); fatal != nil {
+			return fmt.Errorf("%s: %w", c.name, fatal)
+		}
+	}
+	p.add(check)
 	return nil
 }
 
