@@ -58,27 +58,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	filter, err := regexp.Compile(*only)
 	if err != nil {
-		say(stderr, "interop: -run: %v
-", err)
+		say(stderr, "interop: -run: %v\n", err)
 		return 2
 	}
 	e := &env{log: stderr, strict: *strict}
 	if e.root, err = filepath.Abs(*root); err != nil {
-		say(stderr, "interop: %v
-", err)
+		say(stderr, "interop: %v\n", err)
 		return 1
 	}
 	if e.dir, err = os.MkdirTemp("", "tierlog-interop-"); err != nil {
-		say(stderr, "interop: %v
-", err)
+		say(stderr, "interop: %v\n", err)
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(e.dir) }()
 	end, err := e.start(ctx, *target)
 	defer end()
 	if err != nil {
-		say(stderr, "interop: %v
-", err)
+		say(stderr, "interop: %v\n", err)
 		return 1
 	}
 	passed, failed := e.suite(ctx, filter, stdout)
