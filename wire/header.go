@@ -12,7 +12,7 @@ import (
 const (
 	keyProduce            = 0
 	keyControlledShutdown = 7 // its version 0 has a header without a client id
-	keyApiVersions        = 18
+	keyAPIVersions        = 18
 
 	// minFrame is the smallest request: key, version and correlation id.
 	minFrame = 8
@@ -32,7 +32,7 @@ type api struct {
 type apis []api
 
 func newAPIs(versions map[int16]Range) apis {
-	last := int16(keyApiVersions)
+	last := int16(keyAPIVersions)
 	for key := range versions {
 		last = max(last, key)
 	}
@@ -65,7 +65,7 @@ func (t apis) lookup(key, version int16) (unsupported bool, err error) {
 		return false, fmt.Errorf("api key %d (version %d) is not served", key, version)
 	}
 	if r := t[key].versions; version < r.Min || version > r.Max {
-		if key == keyApiVersions {
+		if key == keyAPIVersions {
 			return true, nil
 		}
 		return false, fmt.Errorf("%s (api key %d) version %d is not served, versions %d to %d are",
@@ -80,7 +80,7 @@ func (t apis) flexibleRequest(key, version int16) bool { return version >= t[key
 // flexibleResponse tells whether a response has header version 1. An ApiVersions response never has: the client does
 // not know yet what the broker speaks.
 func (t apis) flexibleResponse(key, version int16) bool {
-	return key != keyApiVersions && version >= t[key].flexible
+	return key != keyAPIVersions && version >= t[key].flexible
 }
 
 var errHeader = errors.New("malformed request header")

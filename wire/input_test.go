@@ -224,7 +224,7 @@ func TestHeadersOfAllVersionsAgreeWithKmsg(t *testing.T) {
 				if string(h.clientID) != wantID {
 					t.Fatalf("%s v%d: client id %q", kmsg.NameForKey(key), v, h.clientID)
 				}
-				if got, want := table.flexibleResponse(key, v), req.ResponseKind().IsFlexible() && key != keyApiVersions; got != want {
+				if got, want := table.flexibleResponse(key, v), req.ResponseKind().IsFlexible() && key != keyAPIVersions; got != want {
 					t.Fatalf("%s v%d: response header flexible %v, want %v", kmsg.NameForKey(key), v, got, want)
 				}
 			}
@@ -245,7 +245,7 @@ func TestApiVersionsOfAnUnknownVersionReachesTheHandler(t *testing.T) {
 			}, nil)
 			defer f.stop()
 			c := f.dial()
-			c.send(frame(keyApiVersions, version, 3, []byte{0xff, 0xff, 0xff}), frame(keyApiVersions, 0, 4, nil))
+			c.send(frame(keyAPIVersions, version, 3, []byte{0xff, 0xff, 0xff}), frame(keyAPIVersions, 0, 4, nil))
 			for _, want := range []struct {
 				id   uint32
 				code int16
@@ -374,7 +374,7 @@ func FuzzHeader(f *testing.F) {
 
 // FuzzStream feeds arbitrary bytes to a connection: it must neither crash, hang nor keep memory.
 func FuzzStream(f *testing.F) {
-	f.Add(bytes.Join([][]byte{produce(1, 10), frame(keyMetadata, 9, 2, nil), frame(keyApiVersions, 50, 3, nil)}, nil))
+	f.Add(bytes.Join([][]byte{produce(1, 10), frame(keyMetadata, 9, 2, nil), frame(keyAPIVersions, 50, 3, nil)}, nil))
 	f.Add([]byte("GET / HTTP/1.1"))
 	f.Add(produce(1, 10_000)[:9_000])
 	f.Fuzz(func(t *testing.T, in []byte) {
