@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/tierlog/tierlog/objstore"
-	"github.com/tierlog/tierlog/objstore/internal/s3test"
 	"github.com/tierlog/tierlog/objstore/minio"
+	"github.com/tierlog/tierlog/test/s3test"
 )
 
 func open(t testing.TB, target s3test.Target) objstore.Store {
