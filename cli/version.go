@@ -65,3 +65,6 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 	return cmd
 }
+
+// Version returns the version of this binary.
+func Version() string { return readVersion().Version }

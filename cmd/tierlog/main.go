@@ -2,16 +2,13 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/tierlog/tierlog/cli"
+	"github.com/tierlog/tierlog/server"
 )
 
 func main() { os.Exit(run()) }
@@ -29,11 +26,6 @@ func run() int {
 		Signals:   signals,
 		Now:       time.Now,
 		Exit:      os.Exit,
-		RunBroker: runBroker,
+		RunBroker: server.Run,
 	})
-}
-
-// runBroker is the seam for package server.
-func runBroker(context.Context, cli.BrokerConfig, *slog.Logger, io.Writer) error {
-	return errors.New("broker is not wired in")
 }
