@@ -41,13 +41,12 @@ func (m *Membership) follow(ctx context.Context) error {
 		switch {
 		case err == nil:
 			failing = false
-		case ctx.Err() != nil:
-			return nil
+		case ctx.Err() != nil: // the loop ends
 		case errors.Is(err, ErrCorrupt), errors.Is(err, ErrNewer):
 			return err
 		case !failing:
 			failing = true
-			m.log.cfg.Logger.Warn("the metadata log can not be read; trying again", slog.Any("error", err))
+			m.log.cfg.Logger.WarnContext(ctx, "the metadata log can not be read; trying again", slog.Any("error", err))
 		}
 	}
 	return nil

@@ -21,7 +21,9 @@ type leaseBody struct {
 	TimeMs  int64  `json:"timeMs"` // the holder's wall clock, for people
 }
 
-func (b *leaseBody) encode(n manifest.Nonce) ([]byte, error) { return manifest.EncodeBody(kindLease, n, b) }
+func (b *leaseBody) encode(n manifest.Nonce) ([]byte, error) {
+	return manifest.EncodeBody(kindLease, n, b)
+}
 
 func decodeLease(body []byte, c logid.ClusterID, node NodeID) (*leaseBody, error) {
 	b := &leaseBody{}

@@ -112,7 +112,7 @@ func (l *Log) identify(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("create the cluster's identity: %w", err)
 		case out == objstore.Mine:
-			l.cfg.Logger.Info("cluster created", slog.String("cluster_id", l.cluster.ID.String()))
+			l.cfg.Logger.InfoContext(ctx, "cluster created", slog.String("cluster_id", l.cluster.ID.String()))
 			return nil
 		}
 	}

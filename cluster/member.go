@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -144,7 +143,7 @@ func (l *Log) outlive(ctx context.Context, own NodeID) ([]logid.Epoch, error) {
 			if !ok || b.Epoch != e.Epoch {
 				return nil
 			}
-			l.cfg.Logger.Warn("another broker is registered in this bucket; waiting to see whether it is alive",
+			l.cfg.Logger.WarnContext(ctx, "another broker is registered in this bucket; waiting to see whether it is alive",
 				slog.Int("node", int(b.Node)), slog.String("address", b.Address()), slog.Duration("ttl", l.cfg.LeaseTTL))
 			return l.watch(gctx, b, own)
 		})
@@ -263,7 +262,7 @@ func (m *Membership) observe(s *State) {
 
 // Leave ends this epoch in the log, so that the next broker need not wait. Call it last, when all is flushed.
 func (m *Membership) Leave(ctx context.Context) error {
-	_, err := m.log.Propose(ctx, func(s *State) ([]Record, error) {
+	_, err := m.log.Propose(ctx, func(*State) ([]Record, error) {
 		return []Record{&BrokerRemoved{Epoch: m.epoch, Left: true}}, nil
 	})
 	if errors.Is(err, ErrFenced) {
@@ -289,7 +288,7 @@ func (m *Membership) NextProducerID(ctx context.Context) (int64, error) {
 	defer func() { m.ids <- b }()
 	if b.next == b.end {
 		var first int64
-		_, err := m.log.Propose(ctx, func(s *State) ([]Record, error) {
+		_, err := m.log.Propose(ctx, func(*State) ([]Record, error) {
 			first = s.NextProducerID()
 			return []Record{&ProducerIDsAllocated{First: first, Count: producerBlock, To: m.epoch}}, nil
 		})
@@ -304,4 +303,4 @@ func (m *Membership) NextProducerID(ctx context.Context) (int64, error) {
 }
 
 // NewTopicID draws the id of a new topic.
-func (l *Log) NewTopicID() (logid.TopicID, error) { return logid.NewTopicID(io.Reader(l.cfg.Random)) }
+func (l *Log) NewTopicID() (logid.TopicID, error) { return logid.NewTopicID(l.cfg.Random) }

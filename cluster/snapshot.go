@@ -172,7 +172,7 @@ func (l *Log) loadSnapshot(ctx context.Context) error {
 			l.state = s
 			return nil
 		case errors.Is(err, ErrCorrupt), errors.Is(err, objstore.ErrNotFound), errors.Is(err, objstore.ErrInvalid):
-			l.cfg.Logger.Warn("snapshot of the metadata log is not usable, trying an older one",
+			l.cfg.Logger.WarnContext(ctx, "snapshot of the metadata log is not usable, trying an older one",
 				slog.String("key", l.snapshotKey(slot)), slog.Any("error", err))
 		default:
 			return err
@@ -230,7 +230,7 @@ func (l *Log) startSnapshot(ctx context.Context) {
 		body, err = manifest.EncodeBody(kindSnapshot, n, l.state.snapshot(l.cluster.ID))
 	}
 	if err != nil {
-		l.cfg.Logger.Error("snapshot of the metadata log is not possible; starts will read more slots", slog.Any("error", err))
+		l.cfg.Logger.ErrorContext(ctx, "snapshot of the metadata log is not possible; starts will read more slots", slog.Any("error", err))
 		return
 	}
 	l.mu.Lock()
@@ -240,7 +240,7 @@ func (l *Log) startSnapshot(ctx context.Context) {
 	l.uploads.Go(func() {
 		defer cancel()
 		if err := l.upload(ctx, slot, body); err != nil {
-			l.cfg.Logger.Warn("snapshot of the metadata log failed; the next one will serve", slog.Any("error", err))
+			l.cfg.Logger.WarnContext(ctx, "snapshot of the metadata log failed; the next one will serve", slog.Any("error", err))
 		}
 	})
 }

@@ -19,8 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"time"
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
@@ -68,10 +66,8 @@ type Config struct {
 	InFlight int
 	// ReadAhead is how many slots Walk reads at a time; 0 means 8.
 	ReadAhead int
-	// RetryMin and RetryMax bound the pauses between attempts; 0 means 20 ms and 2 s.
-	RetryMin, RetryMax time.Duration
-	// OnRetry, if set, is told of each attempt that decided nothing. It must not block.
-	OnRetry func(slot logid.Slot, attempt int, err error)
+	// Persist says how attempts are repeated: of puts until the winner is known, of reads while the store is unavailable.
+	Persist objstore.Persist
 }
 
 // Defaults of Config.
@@ -79,8 +75,6 @@ const (
 	defaultTailSize  = 64 << 10
 	defaultInFlight  = 4
 	defaultReadAhead = 8
-	defaultRetryMin  = 20 * time.Millisecond
-	defaultRetryMax  = 2 * time.Second
 )
 
 // Validate names the first field that is not allowed.
@@ -96,8 +90,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("slotlog: InFlight is %d, want at least 0", c.InFlight)
 	case c.ReadAhead < 0:
 		return fmt.Errorf("slotlog: ReadAhead is %d, want at least 0", c.ReadAhead)
-	case c.RetryMin < 0 || c.RetryMax < 0 || (c.RetryMax > 0 && c.RetryMax < c.RetryMin):
-		return fmt.Errorf("slotlog: RetryMin is %v and RetryMax %v, want 0 <= RetryMin <= RetryMax", c.RetryMin, c.RetryMax)
+	case c.Persist.Validate() != nil:
+		return fmt.Errorf("slotlog: Persist: %w", c.Persist.Validate())
 	}
 	return nil
 }
@@ -113,80 +107,54 @@ func New(cfg Config) (*Log, error) {
 	orDefault(&cfg.TailSize, defaultTailSize)
 	orDefault(&cfg.InFlight, defaultInFlight)
 	orDefault(&cfg.ReadAhead, defaultReadAhead)
-	orDefault(&cfg.RetryMin, defaultRetryMin)
-	orDefault(&cfg.RetryMax, max(defaultRetryMax, cfg.RetryMin))
 	return &Log{cfg: cfg}, nil
 }
 
-func orDefault[T int | time.Duration](field *T, value T) {
+func orDefault(field *int, value int) {
 	if *field == 0 {
 		*field = value
 	}
 }
 
-// retry pauses between attempts, doubling from RetryMin to RetryMax, with jitter.
-type retry struct {
-	cfg     *Config
-	attempt int
-}
-
-// wait returns ctx's error when it ends first.
-func (r *retry) wait(ctx context.Context) error {
-	d := min(r.cfg.RetryMin<<min(r.attempt, 16), r.cfg.RetryMax)
-	r.attempt++
-	d = d/2 + time.Duration(rand.Int64N(int64(d/2)+1))
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
-// hopeless says that repeating the same request can not help.
-func hopeless(err error) bool { return errors.Is(err, objstore.ErrInvalid) }
-
 // Put brings the payload to the slot: it repeats the same bytes under the same key, pausing between attempts, until it is
 // known whose bytes are there. It returns nil when they are the payload's, *LostError when they are another's, and
 // ErrUnresolved with the last error when ctx ends first or the store says that it can never work.
 func (l *Log) Put(ctx context.Context, slot logid.Slot, p objstore.Payload) error {
-	r := retry{cfg: &l.cfg}
-	for {
-		out, _, err := objstore.Put(ctx, l.cfg.Store, l.cfg.Key(slot), p)
-		switch out {
-		case objstore.Mine:
-			return nil
-		case objstore.Other:
-			return l.lost(ctx, slot)
-		}
-		if l.cfg.OnRetry != nil {
-			l.cfg.OnRetry(slot, r.attempt+1, err)
-		}
-		if hopeless(err) {
-			return fmt.Errorf("slot %d: %w: %w", slot, ErrUnresolved, err)
-		}
-		if werr := r.wait(ctx); werr != nil {
-			return fmt.Errorf("slot %d: %w: %w", slot, ErrUnresolved, errors.Join(werr, err))
-		}
+	out, _, err := objstore.PutUntil(ctx, l.cfg.Store, l.cfg.Key(slot), p, l.cfg.Persist)
+	switch out {
+	case objstore.Mine:
+		return nil
+	case objstore.Other:
+		return l.lost(ctx, slot)
+	default:
+		return fmt.Errorf("slot %d: %w: %w", slot, ErrUnresolved, err)
 	}
 }
 
-// lost reads who won the slot. A slot that is lost stays lost, so a read that fails is repeated.
+// lost reads who won the slot.
 func (l *Log) lost(ctx context.Context, slot logid.Slot) error {
-	r := retry{cfg: &l.cfg}
-	for {
-		var head [HeadSize]byte
-		n, _, err := l.cfg.Store.ReadAt(ctx, l.cfg.Key(slot), head[:], 0)
-		if err == nil {
-			return &LostError{Slot: slot, Head: head[:n:n], Fence: l.isFence(head[:n])}
+	var head [HeadSize]byte
+	n := 0
+	err := l.persist(ctx, func() error {
+		var err error
+		n, _, err = l.cfg.Store.ReadAt(ctx, l.cfg.Key(slot), head[:], 0)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("slot %d is lost; read the winner: %w", slot, err)
+	}
+	return &LostError{Slot: slot, Head: head[:n:n], Fence: l.isFence(head[:n])}
+}
+
+// persist repeats a read while the store is unavailable.
+func (l *Log) persist(ctx context.Context, read func() error) error {
+	for n := 1; ; n++ {
+		err := read()
+		if err == nil || !errors.Is(err, objstore.ErrUnavailable) {
+			return err
 		}
-		if hopeless(err) {
-			return fmt.Errorf("slot %d is lost; read the winner: %w", slot, err)
-		}
-		if werr := r.wait(ctx); werr != nil {
-			return fmt.Errorf("slot %d is lost; read the winner: %w", slot, errors.Join(werr, err))
+		if werr := l.cfg.Persist.Wait(ctx, n); werr != nil {
+			return errors.Join(werr, err)
 		}
 	}
 }

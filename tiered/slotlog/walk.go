@@ -85,34 +85,26 @@ func (l *Log) Next(ctx context.Context, slot logid.Slot) (o Object, found bool, 
 }
 
 // tail is Next with retries of what passes.
-func (l *Log) tail(ctx context.Context, slot logid.Slot) (Object, bool, error) {
-	r := retry{cfg: &l.cfg}
-	for {
-		o, found, err := l.Next(ctx, slot)
-		if err == nil || !errors.Is(err, objstore.ErrUnavailable) {
-			return o, found, err
-		}
-		if werr := r.wait(ctx); werr != nil {
-			return Object{}, false, errors.Join(werr, err)
-		}
-	}
+func (l *Log) tail(ctx context.Context, slot logid.Slot) (o Object, found bool, err error) {
+	err = l.persist(ctx, func() error {
+		o, found, err = l.Next(ctx, slot)
+		return err
+	})
+	return o, found, err
 }
 
 // Read returns the whole object of a slot that is won. Passing failures are retried until ctx ends.
 func (l *Log) Read(ctx context.Context, slot logid.Slot) (Object, error) {
-	r := retry{cfg: &l.cfg}
-	for {
-		data, info, err := objstore.ReadAll(ctx, l.cfg.Store, l.cfg.Key(slot), math.MaxInt32)
-		if err == nil {
-			return Object{Slot: slot, Info: info, Data: data}, nil
-		}
-		if !errors.Is(err, objstore.ErrUnavailable) {
-			return Object{}, fmt.Errorf("read slot %d: %w", slot, err)
-		}
-		if werr := r.wait(ctx); werr != nil {
-			return Object{}, fmt.Errorf("read slot %d: %w", slot, errors.Join(werr, err))
-		}
+	o := Object{Slot: slot}
+	err := l.persist(ctx, func() error {
+		var err error
+		o.Data, o.Info, err = objstore.ReadAll(ctx, l.cfg.Store, l.cfg.Key(slot), math.MaxInt32)
+		return err
+	})
+	if err != nil {
+		return Object{}, fmt.Errorf("read slot %d: %w", slot, err)
 	}
+	return o, nil
 }
 
 // Ended is the outcome of Fence.
