@@ -138,7 +138,7 @@ func (c *console) topicErrors(ctx context.Context) error {
 		{"--create --topic bad!name", "InvalidTopicException|is illegal|is invalid"},
 		{"--create --topic " + name + "-0 --partitions 0", "InvalidPartitionsException|must be larger than 0|must be greater than"},
 		{"--create --topic " + name + "-1 --config retention.ms=soon", "Invalid value soon|InvalidConfig|not a number"},
-		{"--alter --topic " + name + " --partitions 2", "InvalidPartitionsException|higher than|can only be increased"},
+		{"--alter --topic " + name + " --partitions 2", "InvalidPartitionsException|higher than|can only be increased|not be an increase"},
 		{"--delete --topic " + name + "-none", "does not exist"},
 	} {
 		out, err := c.topicTool(ctx, strings.Fields(try.args)...)
