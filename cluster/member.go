@@ -288,7 +288,7 @@ func (m *Membership) NextProducerID(ctx context.Context) (int64, error) {
 	defer func() { m.ids <- b }()
 	if b.next == b.end {
 		var first int64
-		_, err := m.log.Propose(ctx, func(*State) ([]Record, error) {
+		_, err := m.log.Propose(ctx, func(s *State) ([]Record, error) {
 			first = s.NextProducerID()
 			return []Record{&ProducerIDsAllocated{First: first, Count: producerBlock, To: m.epoch}}, nil
 		})
