@@ -194,7 +194,7 @@ func TestLimit(t *testing.T) {
 func TestLimitCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		base := &slowStore{Store: objtest.NewMem(), wait: time.Hour}
-		s := objstore.WithLimit(base, objstore.LimitConfig{Reads: 1, Writes: 1})
+		s := objstore.WithLimit(base, objstore.LimitConfig{Reads: 1, Writes: 1, Background: 1})
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = s.Head(t.Context(), "k") })
 		wg.Go(func() { _, _ = s.Create(t.Context(), "k", objtest.Body("")) })
@@ -211,12 +211,17 @@ func TestLimitCancelled(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		if _, err := s.Head(objstore.WithPurpose(ctx, objstore.PurposeGC), "l"); !errors.Is(err, objstore.ErrUnavailable) {
+			t.Error(err)
+		}
 		wg.Wait()
 		if base.most.Load() != 2 {
 			t.Errorf("%d calls at once", base.most.Load())
 		}
 		// All tokens are back.
-		if _, err := s.List(t.Context(), "", "", 0); err != nil {
+		ctx, cancel = context.WithTimeout(objstore.WithPurpose(t.Context(), objstore.PurposeGC), time.Second)
+		defer cancel()
+		if _, err := s.List(ctx, "", "", 0); err != nil {
 			t.Error(err)
 		}
 	})

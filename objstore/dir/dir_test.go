@@ -98,12 +98,13 @@ func TestVersions(t *testing.T) {
 	v := must[objstore.Version](t)(s.Create(t.Context(), "m", objstore.Bytes([]byte("same"))))
 	future := time.Now().Add(24 * time.Hour)
 	seen := map[objstore.Version]bool{v: true}
+	var last time.Time
 	for i := range 500 {
 		if i == 250 { // a clock that goes back a day, from here on
 			if err := os.Chtimes(filepath.Join(s.Path(), "m"), future, future); err != nil {
 				t.Fatal(err)
 			}
-			v = must[objstore.Info](t)(s.Head(t.Context(), "m")).Version
+			v, last = must[objstore.Info](t)(s.Head(t.Context(), "m")).Version, future
 		}
 		old := v
 		v = must[objstore.Version](t)(s.Swap(t.Context(), "m", v, objstore.Bytes([]byte("same"))))
@@ -111,6 +112,11 @@ func TestVersions(t *testing.T) {
 			t.Fatalf("swap %d gave version %q again", i, v)
 		}
 		seen[v] = true
+		modified := must[objstore.Info](t)(s.Head(t.Context(), "m")).Modified
+		if !modified.After(last) {
+			t.Fatalf("swap %d went back in time, from %v to %v", i, last, modified)
+		}
+		last = modified
 		if _, err := s.Swap(t.Context(), "m", old, objstore.Bytes([]byte("same"))); !errors.Is(err, objstore.ErrChanged) {
 			t.Fatalf("swap of a stale version: %v", err)
 		}
@@ -122,190 +128,6 @@ func TestVersions(t *testing.T) {
 		if _, err := s.Swap(t.Context(), "m", bad, objstore.Bytes(nil)); !errors.Is(err, objstore.ErrChanged) {
 			t.Errorf("swap of version %q: %v", bad, err)
 		}
-	}
-}
-
-// trace records the steps of calls.
-type trace struct {
-	mu    sync.Mutex
-	steps []string
-	fail  map[string]error // by step
-}
-
-func (tr *trace) hook(step, subject string) error {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if strings.HasPrefix(subject, objstore.ReservedPart) && step != "mkdir" {
-		subject = "temp"
-	}
-	tr.steps = append(tr.steps, step+" "+subject)
-	return tr.fail[step]
-}
-
-func (tr *trace) take() []string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	steps := tr.steps
-	tr.steps = nil
-	return steps
-}
-
-func (tr *trace) set(step string, err error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	tr.fail = map[string]error{step: err}
-}
-
-func wantSteps(t *testing.T, what string, got []string, want ...string) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Errorf("%s:\n got %q\nwant %q", what, got, want)
-	}
-}
-
-// TestStepsInOrder holds writes to the order that survives a loss of power at every point: a file's bytes are synced before
-// it has a name, and every new name before the write succeeds.
-func TestStepsInOrder(t *testing.T) {
-	s := opened(t, dir.Options{})
-	ctx := t.Context()
-	must[objstore.Version](t)(s.Create(ctx, "first", objtest.Body("")))
-	if !dir.Unnamed(s) {
-		t.Log("this file system has no unnamed files")
-		dir.ForceNamed(t, s)
-	}
-	tr := &trace{}
-	dir.Hook(s, tr.hook)
-	file := []string{"write", "settime", "syncfile"}
-	steps := func(create, link string, before ...string) []string {
-		all := slices.Concat(before, []string{"create " + create})
-		for _, f := range file {
-			all = append(all, f+" "+create)
-		}
-		return append(all, link)
-	}
-	in := func(folder string) string {
-		if dir.Unnamed(s) {
-			return folder
-		}
-		return "temp"
-	}
-	v := must[objstore.Version](t)(s.Create(ctx, "a/b/c", objtest.Body("")))
-	wantSteps(t, "create in new folders", tr.take(), append(steps(in("a/b"), "link a/b/c",
-		"mkdir a", "syncfolder .", "mkdir a/b", "syncfolder a"), "syncfolder a/b")...)
-
-	must[objstore.Version](t)(s.Create(ctx, "a/b/d", objtest.Body("")))
-	wantSteps(t, "create in a known folder", tr.take(), append(steps(in("a/b"), "link a/b/d"), "syncfolder a/b")...)
-
-	_, err := s.Create(ctx, "a/b/d", objtest.Body(""))
-	if !errors.Is(err, objstore.ErrExists) {
-		t.Fatal(err)
-	}
-	wantSteps(t, "create of what exists, but is perhaps not durable", tr.take(), "syncfolder a/b")
-
-	old := v
-	v = must[objstore.Version](t)(s.Swap(ctx, "a/b/c", v, objtest.Body("")))
-	wantSteps(t, "swap", tr.take(), append(steps("temp", "rename a/b/c"), "syncfolder a/b")...)
-	if _, err = s.Swap(ctx, "a/b/c", old, objtest.Body("")); !errors.Is(err, objstore.ErrChanged) {
-		t.Fatal(err)
-	}
-	wantSteps(t, "swap of what has changed, but perhaps not durably", tr.take(), "syncfolder a/b")
-
-	other := open(t, s.Path(), dir.Options{})
-	defer closeStore(t, other)
-	must[objstore.Version](t)(other.Create(ctx, "x", objtest.Body("")))
-	dir.Hook(other, tr.hook)
-	tr.take()
-	must[objstore.Version](t)(other.Swap(ctx, "a/b/c", v, objtest.Body("")))
-	wantSteps(t, "swap in folders whose maker is unknown", tr.take(),
-		append(steps("temp", "rename a/b/c", "syncfolder .", "syncfolder a"), "syncfolder a/b")...)
-
-	if err := s.Delete(ctx, []string{"a/b/c", "a/b/d"}); err != nil {
-		t.Fatal(err)
-	}
-	wantSteps(t, "delete", tr.take(), "unlink a/b/c", "unlink a/b/d", "rmdir a/b", "rmdir a", "syncfolder .")
-}
-
-// TestFailedSteps puts an error in the place of every step and looks at what the call answers and what is there after it.
-func TestFailedSteps(t *testing.T) {
-	for _, c := range []struct {
-		step string
-		err  error
-		kind error
-	}{
-		{"mkdir", unix.EACCES, objstore.ErrDenied},
-		{"mkdir", unix.ENOSPC, objstore.ErrNoSpace},
-		{"create", unix.EROFS, objstore.ErrDenied},
-		{"create", unix.EMFILE, objstore.ErrUnknown},
-		{"write", unix.ENOSPC, objstore.ErrNoSpace},
-		{"write", unix.EDQUOT, objstore.ErrNoSpace},
-		{"write", unix.EIO, objstore.ErrUnknown},
-		{"settime", unix.EPERM, objstore.ErrDenied},
-		{"syncfile", unix.EIO, objstore.ErrUnknown},
-		{"syncfile", unix.ENOSPC, objstore.ErrNoSpace},
-		{"link", unix.ENOSPC, objstore.ErrNoSpace},
-		{"rename", unix.ENOSPC, objstore.ErrNoSpace},
-	} {
-		t.Run(c.step+"-"+c.err.Error(), func(t *testing.T) { testFailedStep(t, c.step, c.err, c.kind) })
-	}
-}
-
-func testFailedStep(t *testing.T, step string, cause, kind error) {
-	s := opened(t, dir.Options{})
-	ctx := t.Context()
-	v := must[objstore.Version](t)(s.Create(ctx, "there", objtest.Body("1")))
-	tr := &trace{}
-	dir.Hook(s, tr.hook)
-	tr.set(step, cause)
-	write := func() error { _, err := s.Create(ctx, "new/key", objtest.Body("2")); return err }
-	if step == "rename" {
-		write = func() error { _, err := s.Swap(ctx, "there", v, objtest.Body("2")); return err }
-	}
-	err := write()
-	if !errors.Is(err, kind) || !errors.Is(err, cause) || !strings.Contains(err.Error(), s.Path()) {
-		t.Fatalf("error %v, want kind %v, cause %v and the path", err, kind, cause)
-	}
-	tr.set("", nil)
-	if _, err := s.Head(ctx, "new/key"); !errors.Is(err, objstore.ErrNotFound) {
-		t.Errorf("a failed create left its object: %v", err)
-	}
-	if info := must[objstore.Info](t)(s.Head(ctx, "there")); info.Version != v {
-		t.Error("a failed swap changed the object")
-	}
-	if temps := must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(s.Path(), objstore.ReservedPart, "tmp"))); len(temps) > 0 {
-		t.Errorf("a failed write left %v", temps)
-	}
-	if err := write(); err != nil {
-		t.Errorf("the same write afterwards: %v", err)
-	}
-}
-
-// TestFailedFolderSync: what a failed sync lost is reported once by the kernel. Nothing may be acknowledged after it.
-func TestFailedFolderSync(t *testing.T) {
-	s := opened(t, dir.Options{})
-	ctx := t.Context()
-	v := must[objstore.Version](t)(s.Create(ctx, "there", objtest.Body("")))
-	tr := &trace{}
-	dir.Hook(s, tr.hook)
-	tr.set("syncfolder", unix.EIO)
-	body := objtest.Body("")
-	if _, err := s.Create(ctx, "k", body); !errors.Is(err, objstore.ErrUnknown) || !errors.Is(err, unix.EIO) {
-		t.Fatalf("create: %v", err)
-	}
-	tr.set("", nil)
-	for what, f := range map[string]func() error{
-		"the same create again": func() error { _, err := s.Create(ctx, "k", body); return err },
-		"another create":        func() error { _, err := s.Create(ctx, "l", body); return err },
-		"a swap":                func() error { _, err := s.Swap(ctx, "there", v, body); return err },
-	} {
-		if err := f(); !errors.Is(err, objstore.ErrUnknown) || !errors.Is(err, unix.EIO) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if out, _, err := objstore.Put(ctx, s, "l2", body); out != objstore.Unknown || err == nil {
-		t.Errorf("put = %v, %v", out, err)
-	}
-	if _, err := s.Head(ctx, "there"); err != nil {
-		t.Errorf("reads go on: %v", err)
 	}
 }
 
