@@ -13,6 +13,7 @@ import (
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
+	"github.com/tierlog/tierlog/tiered/rollup"
 )
 
 // MaintenanceConfig says how often the log looks after itself.
@@ -26,6 +27,9 @@ type MaintenanceConfig struct {
 	RetentionInterval time.Duration
 	// Grace is how long garbage stays in the bucket, for readers that still know of it (default 10 min).
 	Grace time.Duration
+	// Segments and Merges say when records move to log segments and objects are rewritten; zero: their defaults.
+	Segments rollup.SegmentConfig
+	Merges   rollup.MergeConfig
 	// Retire tells the cluster that an epoch's WAL holds nothing alive any more; nil: nobody needs to know.
 	Retire func(context.Context, logid.Epoch) error
 }
@@ -56,6 +60,8 @@ type maintainer struct {
 	mu    sync.Mutex
 	bytes int64 // published since the last round; owned by mu
 	slots int   // owned by mu
+	// deleted are partitions whose log segments are to go; owned by mu.
+	deleted []*Partition
 
 	roundMu sync.Mutex // one round at a time; taken before all others, and held across I/O by design: it orders rounds
 	garbage *garbage   // owned by roundMu
@@ -149,7 +155,7 @@ func (m *maintainer) round(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(m.rollUp(ctx), m.dropDead(ctx), m.garbage.collect(ctx))
+	return errors.Join(m.dropDeleted(ctx), m.rollUp(ctx), m.garbage.collect(ctx))
 }
 
 // checkpointNow writes a last checkpoint, for an orderly stop.
@@ -268,14 +274,7 @@ func (p *Partition) state(start int64) manifest.PartitionState {
 func (p *Partition) advanceStart(start int64) {
 	p.mu.Lock()
 	p.start = max(p.start, min(start, p.hw))
-	p.rolled = max(p.rolled, 0)
-	n := 0
-	for n < len(p.extents) && p.extents[n].last < p.start {
-		p.bytes -= p.extents[n].size
-		n++
-	}
-	dead := p.extents[:n:n]
-	p.extents = append([]extent(nil), p.extents[n:]...)
+	dead := p.dropExtents(p.start)
 	p.mu.Unlock()
 	for i := range dead {
 		releaseTail(dead[i].tail)

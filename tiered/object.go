@@ -35,7 +35,8 @@ type object struct {
 	records int64
 	minTs   int64
 	maxTs   int64
-	indexed bool // its sections are in the extents
+	indexed bool  // its sections are in the extents
+	written int64 // when, in ms of this broker's clock; 0: before this process
 }
 
 func (l *Log) newObjectOf(epoch logid.Epoch, m manifest.Object) *object {
@@ -49,6 +50,7 @@ func (l *Log) newObjectOf(epoch logid.Epoch, m manifest.Object) *object {
 func (l *Log) newObject(m manifest.Object) *object {
 	o := l.newObjectOf(l.cfg.Epoch, m)
 	o.indexed = true
+	o.written = l.cfg.Now().UnixMilli()
 	return o
 }
 

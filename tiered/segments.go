@@ -165,6 +165,23 @@ func (x *segmentIndex) list(ctx context.Context, rp *rolledPartition, offset int
 	return segs[j:], nil
 }
 
+// all returns the partition's log segments that hold from or later offsets, with those of pages.
+func (x *segmentIndex) all(ctx context.Context, p *Partition, from int64) ([]rolledSegment, error) {
+	rp, err := x.get(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	var out []rolledSegment
+	for {
+		segs, err := x.list(ctx, rp, from)
+		if err != nil || len(segs) == 0 {
+			return out, err
+		}
+		out = append(out, segs...)
+		from = int64(segs[len(segs)-1].Last) + 1
+	}
+}
+
 // readRolled adds batches from log segments.
 func (p *Partition) readRolled(ctx context.Context, r ReadRequest, out *Slices) error {
 	x := p.log.segments

@@ -53,22 +53,12 @@ func (p *Partition) runs(ctx context.Context) ([]timedRun, error) {
 	p.mu.Unlock()
 	var out []timedRun
 	if rolled > start {
-		rp, err := p.log.segments.get(ctx, p)
+		segs, err := p.log.segments.all(ctx, p, start)
 		if err != nil {
 			return nil, err
 		}
-		for o := start; o < rolled; {
-			segs, err := p.log.segments.list(ctx, rp, o)
-			if err != nil {
-				return nil, err
-			}
-			if len(segs) == 0 {
-				break
-			}
-			for i := range segs {
-				out = append(out, timedRun{base: int64(segs[i].Base), last: int64(segs[i].Last), maxTs: segs[i].MaxTimestamp})
-				o = int64(segs[i].Last) + 1
-			}
+		for i := range segs {
+			out = append(out, timedRun{base: int64(segs[i].Base), last: int64(segs[i].Last), maxTs: segs[i].MaxTimestamp})
 		}
 	}
 	if err := p.log.waitIndexed(ctx); err != nil {
