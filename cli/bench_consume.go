@@ -2,10 +2,11 @@ package cli
 
 import (
 	"errors"
+	"net"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tierlog/tierlog/cli/bench"
 )
@@ -15,9 +16,11 @@ func (a *app) benchConsumeCommand() *cobra.Command {
 		Use:   "consume [flags]",
 		Short: "Measure reading: throughput of catching up with what a topic holds",
 		Long: "Read a topic from its start to where it ended when the reading began, or until --records or --duration is over.\n" +
-			"Records are decoded as any consumer does and then dropped.",
+			"Records are decoded, as any consumer does, and dropped. With --raw only the headers of batches are looked at:\n" +
+			"the client costs next to nothing then, and the bytes are those of batches as they are stored.",
 		Example: "  tierlog bench consume\n" +
-			"  tierlog bench consume --topic orders --consumers 4 --json",
+			"  tierlog bench consume --topic orders --consumers 4 --json\n" +
+			"  tierlog bench consume --raw --partition-bytes 10485760",
 		Args: noArgs,
 	}
 	client := a.clientFlags(cmd)
@@ -28,9 +31,10 @@ func (a *app) benchConsumeCommand() *cobra.Command {
 	fs.Int64Var(&r.Records, "records", 0, "end after about `N` records (default: the whole topic)")
 	fs.DurationVar(&r.Duration, "duration", 0, "end after this `TIME`")
 	from := fs.String("from", "earliest", "`WHERE` to start: earliest, an offset, or a time as 2006-01-02T15:04:05Z")
-	partitionBytes := fs.Int32("partition-bytes", 1<<20, "most `BYTES` of a partition in one answer")
-	maxBytes := fs.Int32("fetch-bytes", 50<<20, "most `BYTES` in one answer")
-	checkCRC := fs.Bool("check-crcs", true, "check the checksum of every batch")
+	fs.Int32Var(&r.PartitionBytes, "partition-bytes", 1<<20, "most `BYTES` of a partition in one answer")
+	fs.Int32Var(&r.FetchBytes, "fetch-bytes", 50<<20, "most `BYTES` in one answer")
+	fs.BoolVar(&r.CheckCRCs, "check-crcs", true, "check the checksum of every batch")
+	fs.BoolVar(&r.Raw, "raw", false, "decode nothing, check nothing")
 	asJSON := fs.Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		start, err := parseStart(*from)
@@ -40,25 +44,8 @@ func (a *app) benchConsumeCommand() *cobra.Command {
 		if err := r.Validate(); err != nil {
 			return misuse("%w", err)
 		}
-		if *partitionBytes < 1 || *maxBytes < 1 {
-			return misuse("partition-bytes %d, fetch-bytes %d: want at least 1", *partitionBytes, *maxBytes)
-		}
-		r.Options = []kgo.Opt{kgo.FetchMaxPartitionBytes(*partitionBytes), kgo.FetchMaxBytes(*maxBytes)}
-		if !*checkCRC {
-			r.Options = append(r.Options, kgo.DisableFetchCRCValidation())
-		}
-		cl, err := client.connect(cmd)
-		if err != nil {
+		if err := planReading(cmd, client, start, &r); err != nil {
 			return err
-		}
-		span, err := planSpan(cmd.Context(), kadm.NewClient(cl), r.Topic, -1, start)
-		cl.Close()
-		if err != nil {
-			return err
-		}
-		r.Spans = map[int32]bench.Span{}
-		for p, ps := range span {
-			r.Spans[p] = bench.Span{From: ps.next, To: ps.end}
 		}
 		dial, err := client.dialer(cmd)
 		if err != nil {
@@ -68,4 +55,32 @@ func (a *app) benchConsumeCommand() *cobra.Command {
 		return errors.Join(a.report(report, *asJSON), err)
 	}
 	return cmd
+}
+
+// planReading asks the broker what there is to read, and where.
+func planReading(cmd *cobra.Command, client *clientFlags, start startAt, r *bench.Reading) error {
+	cl, err := client.connect(cmd)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	span, err := planSpan(cmd.Context(), adm, r.Topic, -1, start)
+	if err != nil {
+		return err
+	}
+	meta, err := adm.Metadata(cmd.Context(), r.Topic)
+	if err != nil {
+		return err
+	}
+	addresses := map[int32]string{}
+	for _, b := range meta.Brokers {
+		addresses[b.NodeID] = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
+	}
+	r.Spans, r.Leaders = map[int32]bench.Span{}, map[int32]string{}
+	for p, ps := range span {
+		r.Spans[p] = bench.Span{From: ps.next, To: ps.end}
+		r.Leaders[p] = addresses[meta.Topics[r.Topic].Partitions[p].Leader]
+	}
+	return nil
 }

@@ -278,9 +278,11 @@ func produceError(res feed.Result, err error, acks string) error {
 		return withHint(errInterrupted, "%s.", done)
 	case len(res.Failures) > 0:
 		return withHint(errors.New(failureList(res, unit)), "%s.", done)
-	default:
-		return withHint(err, "%s.", done)
 	}
+	if _, long := errors.AsType[*feed.TooLong](err); long {
+		done += ".\n`tierlog topic alter TOPIC --config max.message.bytes=N` lets the topic take more"
+	}
+	return withHint(err, "%s.", done)
 }
 
 // failureList prints the first failures, a line each.

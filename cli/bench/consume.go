@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +23,14 @@ type Reading struct {
 	Consumers int
 	Records   int64         // end after about as many; 0: no limit
 	Duration  time.Duration // 0: no limit
-	Options   []kgo.Opt
-	Now       func() time.Time
+	// PartitionBytes and FetchBytes bound one answer.
+	PartitionBytes, FetchBytes int32
+	CheckCRCs                  bool
+	// Raw looks at the headers of batches only. The bytes reported are those of whole batches then.
+	Raw bool
+	// Leaders holds the address of each partition's leader, for Raw.
+	Leaders map[int32]string
+	Now     func() time.Time
 }
 
 // Validate names what is wrong with a reading.
@@ -36,85 +44,114 @@ func (r Reading) Validate() error {
 		return fmt.Errorf("records %d: want 1 or more, or 0 for no limit", r.Records)
 	case r.Duration < 0:
 		return fmt.Errorf("duration %s: want more than 0, or 0 for no limit", r.Duration)
+	case r.PartitionBytes < 1:
+		return fmt.Errorf("partition-bytes %d: want at least 1", r.PartitionBytes)
+	case r.FetchBytes < 1:
+		return fmt.Errorf("fetch-bytes %d: want at least 1", r.FetchBytes)
 	}
 	return nil
 }
 
 // Consume reads the spans. Partitions are shared out among the consumers.
 func Consume(ctx context.Context, dial Dial, r Reading) (Report, error) {
-	report := Report{Command: "consume", Topic: r.Topic, Partitions: len(r.Spans), Clients: r.Consumers}
+	report := Report{Command: "consume", Topic: r.Topic, Partitions: len(r.Spans)}
 	if err := r.Validate(); err != nil {
 		return report, err
 	}
-	net := &wire{}
-	shares := make([]map[int32]Span, r.Consumers)
-	i := 0
-	for p, s := range r.Spans {
-		if s.From >= s.To {
-			continue
-		}
-		if shares[i%r.Consumers] == nil {
-			shares[i%r.Consumers] = map[int32]Span{}
-		}
-		shares[i%r.Consumers][p] = s
-		i++
-	}
-	var clients []*kgo.Client
-	defer func() {
-		for _, cl := range clients {
-			cl.Close()
-		}
-	}()
-	for range min(i, r.Consumers) {
-		cl, err := dial(ctx, append([]kgo.Opt{kgo.WithHooks(net), kgo.KeepControlRecords()}, r.Options...)...)
-		if err != nil {
-			return report, err
-		}
-		clients = append(clients, cl)
-	}
-	before, cpu, start := net.bytes.Load(), cpuTime(), r.Now()
-	records, bytes, err := readAll(ctx, r, clients, shares)
-	report.Records, report.Bytes = records, bytes
-	report.WireBytes = net.bytes.Load() - before
-	report.finish(r.Now().Sub(start), cpuTime()-cpu)
-	return report, err
-}
-
-// readAll runs one goroutine a client until all spans are read or a limit is met.
-func readAll(ctx context.Context, r Reading, clients []*kgo.Client, shares []map[int32]Span) (records, bytes int64, err error) {
 	runCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	if r.Duration > 0 {
 		runCtx, stop = context.WithTimeout(runCtx, r.Duration)
 		defer stop()
 	}
-	var all sync.WaitGroup
-	var nr, nb atomic.Int64
-	errs := make([]error, len(clients))
-	for i, cl := range clients {
-		all.Go(func() {
-			errs[i] = read(runCtx, cl, r.Topic, shares[i], func(n, b int64) {
-				nb.Add(b)
-				if total := nr.Add(n); r.Records > 0 && total >= r.Records {
-					stop()
-				}
-			})
-		})
+	var records, bytes atomic.Int64
+	net := &wire{}
+	got := func(n, b, w int64) {
+		bytes.Add(b)
+		net.bytes.Add(w)
+		if total := records.Add(n); r.Records > 0 && total >= r.Records {
+			stop()
+		}
 	}
-	all.Wait()
-	return nr.Load(), nb.Load(), errors.Join(append(errs, context.Cause(ctx))...)
+	prepare := func() (int, func() error, error) { return consumeDecoded(runCtx, dial, r, net, got) }
+	if r.Raw {
+		prepare = func() (int, func() error, error) { return consumeRaw(runCtx, r, share(r), got) }
+	}
+	clients, run, err := prepare()
+	report.Clients = clients
+	if err != nil {
+		return report, err
+	}
+	before, cpu, start := net.bytes.Load(), cpuTime(), r.Now()
+	err = run()
+	report.Records, report.Bytes = records.Load(), bytes.Load()
+	report.WireBytes = net.bytes.Load() - before
+	report.finish(r.Now().Sub(start), cpuTime()-cpu)
+	return report, errors.Join(err, context.Cause(ctx))
+}
+
+// share gives every consumer its spans; empty spans and consumers are left out.
+func share(r Reading) []map[int32]Span {
+	var shares []map[int32]Span
+	i := 0
+	for _, p := range slices.Sorted(maps.Keys(r.Spans)) {
+		s := r.Spans[p]
+		if s.From >= s.To {
+			continue
+		}
+		if i < r.Consumers {
+			shares = append(shares, map[int32]Span{})
+		}
+		shares[i%r.Consumers][p] = s
+		i++
+	}
+	return shares
+}
+
+// consumeDecoded reads with clients that decode every record, as consumers do.
+func consumeDecoded(ctx context.Context, dial Dial, r Reading, net *wire, got func(records, bytes, wire int64)) (int, func() error, error) {
+	opts := []kgo.Opt{
+		kgo.WithHooks(net), kgo.KeepControlRecords(), // Control records move the position.
+		kgo.FetchMaxPartitionBytes(r.PartitionBytes), kgo.FetchMaxBytes(r.FetchBytes), kgo.BrokerMaxReadBytes(maxResponse),
+	}
+	if !r.CheckCRCs {
+		opts = append(opts, kgo.DisableFetchCRCValidation())
+	}
+	shares := share(r)
+	clients := make([]*kgo.Client, 0, len(shares))
+	closeAll := func() {
+		for _, cl := range clients {
+			cl.Close()
+		}
+	}
+	for range shares {
+		cl, err := dial(ctx, opts...)
+		if err != nil {
+			closeAll()
+			return 0, nil, err
+		}
+		clients = append(clients, cl)
+	}
+	return len(clients), func() error {
+		defer closeAll()
+		var all sync.WaitGroup
+		errs := make([]error, len(clients))
+		for i, cl := range clients {
+			all.Go(func() { errs[i] = read(ctx, cl, r.Topic, shares[i], got) })
+		}
+		all.Wait()
+		return errors.Join(errs...)
+	}, nil
 }
 
 // read reads the spans until they are done or ctx ends, and reports what it got.
-func read(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]Span, got func(records, bytes int64)) error {
+func read(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]Span, got func(records, bytes, wire int64)) error {
 	offsets := map[int32]kgo.Offset{}
-	left := map[int32]int64{} // where each partition ends
 	for p, s := range spans {
 		offsets[p] = kgo.NewOffset().At(s.From)
-		left[p] = s.To
 	}
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets})
-	for len(left) > 0 && ctx.Err() == nil {
+	for len(spans) > 0 {
 		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -128,11 +165,11 @@ func read(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]Spa
 				bytes += int64(len(r.Key) + len(r.Value))
 			}
 			records += int64(len(p.Records))
-			if n := len(p.Records); n > 0 && p.Records[n-1].Offset+1 >= left[p.Partition] {
-				delete(left, p.Partition)
+			if n := len(p.Records); n > 0 && p.Records[n-1].Offset+1 >= spans[p.Partition].To {
+				delete(spans, p.Partition)
 			}
 		})
-		got(records, bytes)
+		got(records, bytes, 0)
 	}
 	return nil
 }
