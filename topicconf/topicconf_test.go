@@ -341,8 +341,10 @@ func TestAlteredBroker(t *testing.T) {
 	for _, e := range b.Describe() {
 		if e.Name == "message.max.bytes" {
 			want := []topicconf.Origin{
-				{Name: e.Name, Value: "3000", Source: topicconf.SourceBroker}, {Name: e.Name, Value: "2000", Source: topicconf.SourceCluster},
-				{Name: e.Name, Value: "1000", Source: topicconf.SourceStatic}, {Name: e.Name, Value: "1048588", Source: topicconf.SourceDefault},
+				{Name: e.Name, Value: "3000", Source: topicconf.SourceBroker},
+				{Name: e.Name, Value: "2000", Source: topicconf.SourceCluster},
+				{Name: e.Name, Value: "1000", Source: topicconf.SourceStatic},
+				{Name: e.Name, Value: "1048588", Source: topicconf.SourceDefault},
 			}
 			if e.Value != "3000" || e.Source != topicconf.SourceBroker || !slices.Equal(e.Origins, want) {
 				t.Errorf("message.max.bytes: %+v", e)
