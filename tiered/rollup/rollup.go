@@ -30,6 +30,7 @@ import (
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
+	"github.com/tierlog/tierlog/tiered/wal"
 )
 
 // Config is what a Worker needs.
@@ -42,8 +43,12 @@ type Config struct {
 	Pool *membuf.Pool
 	// Reads is how many reads one output may have in flight (default 8).
 	Reads int
+	// Backoff says how long to wait between two attempts of a write.
+	Backoff objstore.Backoff
 	// Owner is who runs the jobs, for people who read the job records.
 	Owner string
+	// ProducerExpiry is producer.id.expiration.ms: after so long a producer is left out of .snapshot files (default 24 hours).
+	ProducerExpiry time.Duration
 	// Deadline is how long after its start a job may still be listed (default an hour).
 	Deadline time.Duration
 
@@ -62,6 +67,10 @@ func (c *Config) Validate() error {
 		return errors.New("rollup: Cluster is zero")
 	case c.Reads < 0 || c.Reads > maxReads:
 		return fmt.Errorf("rollup: Reads is %d, allowed are 0 (for %d) to %d", c.Reads, defaultReads, maxReads)
+	case c.Backoff.Validate() != nil:
+		return fmt.Errorf("rollup: %w", c.Backoff.Validate())
+	case c.ProducerExpiry < 0:
+		return fmt.Errorf("rollup: ProducerExpiry is %v, allowed are 0 (for %v) and more", c.ProducerExpiry, defaultExpiry)
 	case c.Deadline < 0:
 		return fmt.Errorf("rollup: Deadline is %v, allowed are 0 (for %v) and more", c.Deadline, defaultDeadline)
 	}
@@ -73,6 +82,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Reads == 0 {
 		c.Reads = defaultReads
+	}
+	if c.ProducerExpiry == 0 {
+		c.ProducerExpiry = defaultExpiry
 	}
 	if c.Deadline == 0 {
 		c.Deadline = defaultDeadline
@@ -93,6 +105,7 @@ const (
 	defaultReads    = 8
 	maxReads        = 64
 	defaultDeadline = time.Hour
+	defaultExpiry   = 24 * time.Hour
 )
 
 func (c *Config) newULID() (manifest.ULID, error) {
@@ -141,3 +154,18 @@ func (e *InputError) Error() string { return fmt.Sprintf("input %s: %v", e.Key, 
 
 // Unwrap returns the cause.
 func (e *InputError) Unwrap() error { return e.Err }
+
+// inputFailed says what a failed read of an object means: gone or cut short for good, or nothing that a later run
+// would not survive.
+func inputFailed(key string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &InputError{Key: key, Err: fmt.Errorf("%w: %w", wal.ErrCorrupt, err)}
+	case errors.Is(err, objstore.ErrNotFound), errors.Is(err, wal.ErrCorrupt), errors.Is(err, wal.ErrNewer):
+		return &InputError{Key: key, Err: err}
+	default:
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+}
