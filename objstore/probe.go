@@ -314,7 +314,7 @@ func attempt(ctx context.Context, lost error, write func() (Outcome, error)) (wo
 			return false, errors.Join(err, perr)
 		}
 	}
-	if errors.Is(err, lost) {
+	if errors.Is(err, lost) && !passes(err) { // not where reading the object failed for a passing reason
 		return false, brokenf("a write was refused because of an object that can not be read")
 	}
 	return false, err

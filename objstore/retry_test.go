@@ -245,3 +245,26 @@ func TestReplaceUntil(t *testing.T) {
 		}
 	})
 }
+
+// TestReplaceUntilReadFails: a refused swap whose occupant can not be read for a while is not the end.
+func TestReplaceUntilReadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := objtest.NewFaulty(objtest.NewMem(), objtest.FaultConfig{Script: func(c objtest.Call) objtest.Fault {
+			switch {
+			case c.Op == "swap" && c.Attempt == 1:
+				return objtest.LostReply
+			case c.Op == "read" && c.Attempt <= 4:
+				return objtest.Status503
+			}
+			return objtest.NoFault
+		}})
+		v, err := s.Create(t.Context(), "k", objtest.Body("1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _, err := objstore.ReplaceUntil(t.Context(), s, "k", objstore.Replacement{Old: v, Body: objtest.Body("2")}, objstore.Persist{})
+		if out != objstore.Mine || err != nil {
+			t.Errorf("%v, %v", out, err)
+		}
+	})
+}

@@ -48,7 +48,7 @@ func (p Persist) until(ctx context.Context, op, key string, try func(context.Con
 		if out != Unknown {
 			return out, v, nil
 		}
-		if errors.Is(err, ErrInvalid) || errors.Is(err, ErrChanged) {
+		if errors.Is(err, ErrInvalid) || isGone(err) {
 			return Unknown, "", err
 		}
 		if cerr := ctx.Err(); cerr != nil {
@@ -62,6 +62,12 @@ func (p Persist) until(ctx context.Context, op, key string, try func(context.Con
 			return Unknown, "", errors.Join(err, cerr)
 		}
 	}
+}
+
+// isGone reports whether a swap was refused and its occupant does not exist. An occupant that could not be read is another
+// matter: the error then says both.
+func isGone(err error) bool {
+	return errors.Is(err, ErrChanged) && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrDenied) && !errors.Is(err, ErrNoBucket)
 }
 
 func (p Persist) once(ctx context.Context, try func(context.Context) (Outcome, Version, error)) (Outcome, Version, error) {
