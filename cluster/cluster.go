@@ -157,6 +157,8 @@ func (c *Config) Validate() error {
 		return errors.New("cluster: Now is nil, want a clock")
 	case c.SnapshotEvery < 0:
 		return fmt.Errorf("cluster: SnapshotEvery is %d, want at least 0", c.SnapshotEvery)
+	case ttl > maxTTL:
+		return fmt.Errorf("cluster: LeaseTTL is %v, want at most %v", ttl, maxTTL)
 	case every < 0 || ttl < 2*every:
 		return fmt.Errorf("cluster: LeaseTTL is %v and RenewEvery %v, want a TTL of at least twice the renewal", ttl, every)
 	case c.PollEvery < 0:

@@ -21,6 +21,9 @@ type leaseBody struct {
 	TimeMs  int64  `json:"timeMs"` // the holder's wall clock, for people
 }
 
+// maxTTL bounds how long a lease makes an observer wait, whoever wrote it.
+const maxTTL = 24 * time.Hour
+
 func (b *leaseBody) encode(n manifest.Nonce) ([]byte, error) {
 	return manifest.EncodeBody(kindLease, n, b)
 }
@@ -30,7 +33,10 @@ func decodeLease(body []byte, c logid.ClusterID, node NodeID) (*leaseBody, error
 	if _, err := manifest.DecodeBody(kindLease, body, b); err != nil {
 		return nil, bodyError(err)
 	}
-	if b.Cluster != c || b.Node != node || b.TTLMs < 0 {
+	if b.TTLMs < 0 || b.TTLMs > maxTTL.Milliseconds() {
+		return nil, fmt.Errorf("ttlMs is %d, want 0 to %d: %w", b.TTLMs, maxTTL.Milliseconds(), ErrCorrupt)
+	}
+	if b.Cluster != c || b.Node != node {
 		return nil, fmt.Errorf("the body is that of node %d of cluster %s, want node %d of %s: %w", b.Node, b.Cluster, node, c, ErrCorrupt)
 	}
 	return b, nil
@@ -74,7 +80,7 @@ func (h *holder) failed(now time.Time) {
 // lapsed reports whether the lease is over at that time.
 func (h *holder) lapsed(now time.Time) bool { return !now.Before(h.validUntil) }
 
-// Verdict is what an observer knows of another broker.
+// verdict is what an observer knows of another broker.
 type verdict uint8
 
 const (
@@ -96,7 +102,6 @@ type observer struct {
 // A read that failed says nothing and must not be given.
 func (o *observer) observe(sent time.Time, id string, ttl time.Duration) verdict {
 	if !o.begun {
-		// The read may have been answered later than it was sent: see received.
 		o.begun, o.seen = true, id
 	}
 	o.ttl = max(o.ttl, ttl)

@@ -131,6 +131,11 @@ func (s *State) restoreTopic(st *snapshotTopic) error {
 	return nil
 }
 
+// encodeSnapshot returns the body of a snapshot. The caller owns the turn, or the state.
+func encodeSnapshot(s *State, c logid.ClusterID, n manifest.Nonce) ([]byte, error) {
+	return manifest.EncodeBody(kindSnapshot, n, s.snapshot(c))
+}
+
 // decodeSnapshot reads a snapshot. Errors wrap ErrCorrupt or ErrNewer.
 func decodeSnapshot(body []byte, c logid.ClusterID, slot logid.Slot) (*State, error) {
 	b := &snapshotBody{}
@@ -227,7 +232,7 @@ func (l *Log) startSnapshot(ctx context.Context) {
 	n, err := manifest.NewNonce(l.cfg.Random)
 	var body []byte
 	if err == nil {
-		body, err = manifest.EncodeBody(kindSnapshot, n, l.state.snapshot(l.cluster.ID))
+		body, err = encodeSnapshot(l.state, l.cluster.ID, n)
 	}
 	if err != nil {
 		l.cfg.Logger.ErrorContext(ctx, "snapshot of the metadata log is not possible; starts will read more slots", slog.Any("error", err))
