@@ -48,7 +48,7 @@ type loadFlags struct {
 
 func (a *app) loadFlags(cmd *cobra.Command) *loadFlags {
 	f := &loadFlags{client: a.clientFlags(cmd)}
-	f.load.Now = a.Now
+	f.load.Now, f.load.Watch = a.Now, a.benchProgress
 	fs := cmd.Flags()
 	fs.StringVar(&f.load.Topic, "topic", benchTopic, "`TOPIC` to write to; made if it does not exist")
 	fs.IntVar(&f.load.Partitions, "partitions", 0, "`N` partitions of the topic if it is made (default: the broker's num.partitions)")
@@ -101,6 +101,14 @@ func (f *loadFlags) check() error {
 		f.load.Options = append(f.load.Options, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(f.inFlight))
 	}
 	return nil
+}
+
+// benchProgress shows how far a benchmark is, on a terminal.
+func (a *app) benchProgress(state func() (records, bytes int64)) (stop func()) {
+	return a.showProgress(a.Stderr, func() progressState {
+		records, bytes := state()
+		return progressState{records: records, bytes: bytes}
+	})
 }
 
 // dialer returns how the benchmarks connect, with the command's flags.

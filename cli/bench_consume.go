@@ -24,7 +24,7 @@ func (a *app) benchConsumeCommand() *cobra.Command {
 		Args: noArgs,
 	}
 	client := a.clientFlags(cmd)
-	r := bench.Reading{Now: a.Now}
+	r := bench.Reading{Now: a.Now, Watch: a.benchProgress}
 	fs := cmd.Flags()
 	fs.StringVar(&r.Topic, "topic", benchTopic, "`TOPIC` to read")
 	fs.IntVar(&r.Consumers, "consumers", 1, "`N` consumers, each with its own connection; they share out the partitions")

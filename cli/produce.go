@@ -115,7 +115,7 @@ func (a *app) produce(cmd *cobra.Command, f *produceFlags, topic string) error {
 	res, err := sender.Run(cmd.Context(), interruptGrace)
 	stop()
 	if err != nil {
-		return produceError(res, err, f.acks.value)
+		return produceError(topic, res, err, f.acks.value)
 	}
 	if isTerminal(a.Stderr) {
 		a.note("%s", summaryLine(state(), a.Now().Sub(start)))
@@ -257,7 +257,7 @@ func configInt(configs []kadm.Config, name string) int {
 }
 
 // produceError says how far a run came that did not reach its end.
-func produceError(res feed.Result, err error, acks string) error {
+func produceError(topic string, res feed.Result, err error, acks string) error {
 	acked := "acknowledged"
 	if acks == "0" {
 		acked = "sent"
@@ -276,6 +276,9 @@ func produceError(res feed.Result, err error, acks string) error {
 		return withHint(err, "%s.\nIs the broker up, and can it reach its bucket? --delivery-timeout says how long to wait.", done)
 	case errors.Is(err, errInterrupted):
 		return withHint(errInterrupted, "%s.", done)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		return withHint(fmt.Errorf("topic %s does not exist, or no longer, and the broker does not make it: %w", topic, kafkaError(err, "")),
+			"%s.\nCreate it with `tierlog topic create %s`.", done, topic)
 	case len(res.Failures) > 0:
 		return withHint(errors.New(failureList(res, unit)), "%s.", done)
 	}

@@ -103,6 +103,19 @@ type Load struct {
 	Options []kgo.Opt
 	// Now reads the clock.
 	Now func() time.Time
+	// Watch, if set, is called when the run starts, with what tells how far it is; what it returns is called at the end.
+	Watch Watch
+}
+
+// Watch shows the progress of a run.
+type Watch func(state func() (records, bytes int64)) (stop func())
+
+// start begins to watch a run, if anybody does.
+func (w Watch) start(state func() (records, bytes int64)) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	return w(state)
 }
 
 // Validate names what is wrong with a load.

@@ -31,6 +31,8 @@ type Reading struct {
 	// Leaders holds the address of each partition's leader, for Raw.
 	Leaders map[int32]string
 	Now     func() time.Time
+	// Watch, if set, is called as Load's is.
+	Watch Watch
 }
 
 // Validate names what is wrong with a reading.
@@ -83,7 +85,9 @@ func Consume(ctx context.Context, dial Dial, r Reading) (Report, error) {
 		return report, err
 	}
 	before, cpu, start := net.bytes.Load(), cpuTime(), r.Now()
+	stopWatch := r.Watch.start(func() (int64, int64) { return records.Load(), bytes.Load() })
 	err = run()
+	stopWatch()
 	report.Records, report.Bytes = records.Load(), bytes.Load()
 	report.WireBytes = net.bytes.Load() - before
 	report.finish(r.Now().Sub(start), cpuTime()-cpu)

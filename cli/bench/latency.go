@@ -65,7 +65,7 @@ func Roundtrip(ctx context.Context, dial Dial, load Load, ends map[int32]int64) 
 	done := make(chan error, 1)
 	go func() { done <- seen.read(readCtx, load.Topic, ends) }()
 
-	err = runProducers(ctx, producers)
+	err = runProducers(ctx, load, producers)
 	took := now()
 	hist := &Histogram{}
 	for _, p := range producers {

@@ -184,7 +184,7 @@ func Produce(ctx context.Context, dial Dial, load Load) (Report, error) {
 	}
 	sent, cpu := net.bytes.Load(), cpuTime()
 	start = load.Now()
-	err := runProducers(ctx, producers)
+	err := runProducers(ctx, load, producers)
 	took := now()
 	hist := &Histogram{}
 	for _, p := range producers {
@@ -217,7 +217,14 @@ func (p *producer) collect(r *Report, hist *Histogram, err *error) {
 }
 
 // runProducers returns when all is sent and answered. The error is the cause of ctx's end, if it ended.
-func runProducers(ctx context.Context, producers []*producer) error {
+func runProducers(ctx context.Context, load Load, producers []*producer) error {
+	stopWatch := load.Watch.start(func() (records, bytes int64) {
+		for _, p := range producers {
+			records += p.acked.Load()
+		}
+		return records, records * int64(load.RecordSize)
+	})
+	defer stopWatch()
 	sendCtx, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, abort) })
