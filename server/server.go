@@ -41,8 +41,7 @@ func Run(ctx context.Context, cfg cli.BrokerConfig, log *slog.Logger, stdout io.
 		return fmt.Errorf("listen %s: %w", cfg.Listen, err)
 	}
 	defer func() { _ = ln.Close() }()
-	s := &process{cfg: cfg, log: log, stdout: stdout, ln: ln, now: time.Now, registry: prometheus.NewRegistry()}
-	s.observer = newObserver(s.registry)
+	s := newProcess(cfg, log, stdout, ln)
 	if cfg.HTTP != "" {
 		hl, err := lc.Listen(ctx, "tcp", cfg.HTTP)
 		if err != nil {
@@ -56,9 +55,25 @@ func Run(ctx context.Context, cfg cli.BrokerConfig, log *slog.Logger, stdout io.
 		return err
 	}
 	defer func() { _ = base.Close() }()
-	s.store = objstore.Stack(base, stackFor(cfg.Store, s.observer))
 	limitMemory(cfg.Broker.MemoryLimit)
-	err = s.run(ctx)
+	return s.on(ctx, base)
+}
+
+// Serve runs a broker on a listener and a store that the caller owns, without HTTP: for simulations.
+func Serve(ctx context.Context, cfg cli.BrokerConfig, log *slog.Logger, ln net.Listener, store objstore.Store) error {
+	return newProcess(cfg, log, io.Discard, ln).on(ctx, store)
+}
+
+func newProcess(cfg cli.BrokerConfig, log *slog.Logger, stdout io.Writer, ln net.Listener) *process {
+	s := &process{cfg: cfg, log: log, stdout: stdout, ln: ln, now: time.Now, registry: prometheus.NewRegistry()}
+	s.observer = newObserver(s.registry)
+	return s
+}
+
+// on runs the process on a store.
+func (s *process) on(ctx context.Context, base objstore.Store) error {
+	s.store = objstore.Stack(base, stackFor(s.cfg.Store, s.observer))
+	err := s.run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // stopped before it served
 	}

@@ -47,6 +47,9 @@ func (c *MaintenanceConfig) setDefaults() {
 	if c.RetentionInterval <= 0 {
 		c.RetentionInterval = 5 * time.Minute
 	}
+	if c.Segments.Min <= 0 {
+		c.Segments.Min = 1 << 20
+	}
 	if c.Grace <= 0 {
 		c.Grace = 10 * time.Minute
 	}
@@ -144,18 +147,33 @@ func (m *maintainer) start(ctx context.Context) error {
 	return m.checkpoint(ctx, nil)
 }
 
-// round writes a checkpoint if anything was published since the last one, and then rolls up.
+// round cuts log segments, then writes a checkpoint if there is anything new, then rewrites and drops objects. The
+// checkpoint comes before any object is dropped: a process that takes over must know that log segments hold its records.
 func (m *maintainer) round(ctx context.Context) error {
 	m.mu.Lock()
-	idle := m.slots == 0
+	fresh := m.slots > 0
 	m.bytes, m.slots = 0, 0
 	m.mu.Unlock()
-	if !idle {
+	w, err := m.worker(ctx)
+	if err != nil {
+		return err
+	}
+	var failed error
+	if w != nil {
+		var cut bool
+		cut, failed = m.cutSegments(ctx, w)
+		fresh = fresh || cut
+	}
+	if fresh {
 		if err := m.checkpoint(ctx, nil); err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 	}
-	return errors.Join(m.dropDeleted(ctx), m.rollUp(ctx), m.garbage.collect(ctx))
+	failed = errors.Join(failed, m.dropDeleted(ctx))
+	if w != nil {
+		failed = errors.Join(failed, m.mergeObjects(ctx, w))
+	}
+	return errors.Join(failed, m.garbage.collect(ctx))
 }
 
 // checkpointNow writes a last checkpoint, for an orderly stop.

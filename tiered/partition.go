@@ -48,11 +48,13 @@ type Partition struct {
 	pending []pendingBatch // in the open hot segment, in offset order
 	dirty   bool           // listed in the flusher's dirty list
 
-	extents    []extent // un-rolled records below hw, in order
-	rolled     int64    // offsets below it are in log segments (or gone)
-	manifestV  uint64   // version of the partition manifest at rolled; 0: none
-	rolledSize int64    // bytes in log segments
-	bytes      int64    // bytes in extents
+	extents   []extent // un-rolled records below hw, in order
+	rolled    int64    // offsets below it are in log segments (or gone)
+	manifestV uint64   // version of the partition manifest at rolled; 0: none
+	// rolledKnown says that rolled was compared with the manifest; a checkpoint may be older.
+	rolledKnown bool
+	rolledSize  int64 // bytes in log segments
+	bytes       int64 // bytes in extents
 
 	hints hints // where cold reads ended
 
@@ -96,6 +98,7 @@ type Offsets struct {
 	LastStable    int64
 	LogEnd        int64 // next offset to be assigned
 	Tiered        int64 // first offset that is not in log segments; LogStart or more where there are none
+	rolled        int64
 }
 
 // Offsets returns the partition's bounds now.
@@ -106,7 +109,7 @@ func (p *Partition) Offsets() Offsets {
 }
 
 func (p *Partition) offsets() Offsets {
-	return Offsets{LogStart: p.start, HighWatermark: p.hw, LastStable: p.hw, LogEnd: p.next, Tiered: max(p.rolled, p.start)}
+	return Offsets{LogStart: p.start, HighWatermark: p.hw, LastStable: p.hw, LogEnd: p.next, Tiered: max(p.rolled, p.start), rolled: p.rolled}
 }
 
 // Size returns the bytes of the partition's records that are durable.

@@ -63,6 +63,14 @@ func (p *Partition) read(ctx context.Context, r ReadRequest, out *Slices) (Offse
 		p.mu.Unlock()
 		return o, nil
 	}
+	if i < len(p.extents) && p.extents[i].base > r.Offset && i == 0 && !p.rolledKnown {
+		// Log segments may hold it that were listed just before a crash, after the last checkpoint.
+		p.mu.Unlock()
+		if err := p.learnRolled(ctx); err != nil {
+			return o, err
+		}
+		return p.read(ctx, r, out)
+	}
 	if i < len(p.extents) && p.extents[i].base > r.Offset && p.log.damaged.Load() > 0 {
 		p.mu.Unlock()
 		return o, fmt.Errorf("%w: offset %d of %s-%d may be in an object that cannot be read", ErrStorage, r.Offset, p.topic, p.id.Index)
@@ -70,6 +78,21 @@ func (p *Partition) read(ctx context.Context, r ReadRequest, out *Slices) (Offse
 	cold := p.coldRun(i, r.MaxBytes)
 	p.mu.Unlock()
 	return o, p.readCold(ctx, cold, r, out)
+}
+
+// learnRolled compares the partition with its manifest, once.
+func (p *Partition) learnRolled(ctx context.Context) error {
+	rp, err := p.log.segments.get(ctx, p)
+	if err != nil {
+		return err
+	}
+	if rp.m != nil && int64(rp.m.RolledThrough) > p.Offsets().rolled {
+		p.rolledTo(rp)
+	}
+	p.mu.Lock()
+	p.rolledKnown = true
+	p.mu.Unlock()
+	return nil
 }
 
 // readTail adds batches from memory. Callers hold p.mu.

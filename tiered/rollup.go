@@ -12,36 +12,30 @@ import (
 	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
 	"github.com/tierlog/tierlog/tiered/rollup"
+	"github.com/tierlog/tierlog/tiered/segment"
 	"github.com/tierlog/tierlog/tiered/wal"
 )
 
-// rollUp gives partitions their own log segments and rewrites small objects, as package rollup plans it.
-func (m *maintainer) rollUp(ctx context.Context) error {
-	l := m.l
-	if err := l.waitIndexed(ctx); err != nil {
-		return err
-	}
-	if l.damaged.Load() > 0 {
-		l.cfg.Logger.Warn("rollup waits: an object of the bucket cannot be read; see tierlog bucket verify")
-		return nil
-	}
-	w, err := m.worker()
-	if err != nil {
-		return err
-	}
-	return errors.Join(m.cutSegments(ctx, w), m.mergeObjects(ctx, w))
-}
-
-func (m *maintainer) worker() (*rollup.Worker, error) {
+// worker returns what carries rollups out, or nil while an object of the bucket cannot be read: then nothing is
+// rewritten or dropped, so that what is damaged can still be looked into.
+func (m *maintainer) worker(ctx context.Context) (*rollup.Worker, error) {
 	c := &m.l.cfg
+	if err := m.l.waitIndexed(ctx); err != nil {
+		return nil, err
+	}
+	if m.l.damaged.Load() > 0 {
+		c.Logger.Warn("rollup waits: an object of the bucket cannot be read; see tierlog bucket verify")
+		return nil, nil
+	}
 	return rollup.New(rollup.Config{
-		Store: c.Store, Cluster: c.Cluster, Pool: c.Pool, Owner: "broker epoch " + c.Epoch.String(), Now: c.Now, Logger: c.Logger,
+		Store: c.Store, Cluster: c.Cluster, Pool: c.Pool, Owner: "broker epoch " + c.Epoch.String(), ProducerExpiry: c.ProducerExpiry,
+		Now: c.Now, Logger: c.Logger,
 	})
 }
 
-// cutSegments writes the log segments that are due. A partition whose segment fails keeps its extents and is planned
-// again in the next round; others go on.
-func (m *maintainer) cutSegments(ctx context.Context, w *rollup.Worker) error {
+// cutSegments writes the log segments that are due and reports whether any was. A partition whose segment fails keeps
+// its extents and is planned again in the next round; others go on.
+func (m *maintainer) cutSegments(ctx context.Context, w *rollup.Worker) (cut bool, err error) {
 	parts := m.l.Partitions()
 	stats := make([]rollup.PartitionStat, 0, len(parts))
 	byID := make(map[logid.Partition]*Partition, len(parts))
@@ -63,8 +57,9 @@ func (m *maintainer) cutSegments(ctx context.Context, w *rollup.Worker) error {
 			failed[plan.Partition] = true
 			errs = append(errs, fmt.Errorf("log segment of %s-%d: %w", plan.Topic, plan.Partition.Index, err))
 		}
+		cut = true
 	}
-	return errors.Join(errs...)
+	return cut, errors.Join(errs...)
 }
 
 // rollupStat describes what of the partition is in no log segment.
@@ -81,7 +76,7 @@ func (p *Partition) rollupStat() rollup.PartitionStat {
 			st.RolledEpoch = logid.LeaderEpoch(e.Epoch)
 		}
 	}
-	if p.bytes < 1<<20 {
+	if p.bytes < p.log.cfg.Maintenance.Segments.Min {
 		return st
 	}
 	st.Extents = make([]rollup.Extent, len(p.extents))
@@ -105,39 +100,36 @@ func (m *maintainer) cutSegment(ctx context.Context, w *rollup.Worker, p *Partit
 	if err != nil {
 		return err
 	}
+	if rp.m != nil && rp.m.RolledThrough > plan.From {
+		// A process that died after it had listed a segment, before its checkpoint: learn from the manifest, plan anew.
+		p.rolledTo(rp)
+		return nil
+	}
 	job, err := w.Declare(ctx, rollup.WorkRollup, plan.Outputs(l.cfg.Cluster))
 	if err != nil {
 		return err
 	}
-	seg, err := w.WriteSegment(ctx, plan, rollup.SegmentState{Producers: p.producersAt(int64(plan.Last))})
+	var before []segment.ProducerEntry
+	if rp.m != nil && len(rp.m.Segments) > 0 {
+		if before, err = w.ProducersAfter(ctx, rp.m, rp.m.Segments[len(rp.m.Segments)-1]); err != nil {
+			return err
+		}
+	}
+	written, err := w.WriteSegment(ctx, plan, before)
 	if err != nil {
 		return err
 	}
+	seg := written.Segment
 	through := seg.Last + 1
 	next, err := m.editPartition(ctx, p, rp, func(n *manifest.Partition) error { return n.Append(plan.From, through, seg) })
 	if err != nil {
 		return err
 	}
-	p.rolledTo(int64(through), next.m.Version, seg.Size)
+	p.rolledTo(next)
 	l.cfg.Metrics.rolled("segment", seg.Size)
 	l.cfg.Logger.Info("log segment written", slog.String("topic", p.topic), slog.Int("partition", int(p.id.Index)),
 		slog.Int64("base", int64(seg.Base)), slog.Int64("last", int64(seg.Last)), slog.Int64("bytes", seg.Size), slog.String("why", string(plan.Why)))
 	return w.Finish(ctx, job)
-}
-
-// producersAt returns the producer state after an offset, if that is where the durable log ends; else none is known.
-func (p *Partition) producersAt(last int64) []manifest.ProducerState {
-	p.mu.Lock()
-	end := p.hw == last+1
-	p.mu.Unlock()
-	if !end {
-		return nil
-	}
-	s := p.state(0)
-	if int64(s.NextOffset) != last+1 {
-		return nil
-	}
-	return s.Producers
 }
 
 // editPartition swaps a partition's manifest for an edited one, moving the oldest segments to pages as need be, and
@@ -196,12 +188,19 @@ func (m *maintainer) newPageID() (manifest.ULID, manifest.Nonce, error) {
 	return id, n, err
 }
 
-// rolledTo drops the extents that a log segment has replaced.
-func (p *Partition) rolledTo(through int64, version uint64, size int64) {
+// rolledTo drops the extents that the log segments of a manifest have replaced.
+func (p *Partition) rolledTo(rp *rolledPartition) {
+	size := int64(0)
+	for i := range rp.segments {
+		size += rp.segments[i].Size
+	}
+	for _, ref := range rp.m.Pages {
+		size += ref.Bytes
+	}
 	p.mu.Lock()
-	p.rolled, p.manifestV = through, version
-	p.rolledSize += size
-	dead := p.dropExtents(through)
+	p.rolled, p.manifestV, p.rolledSize = int64(rp.m.RolledThrough), rp.m.Version, size
+	p.start = max(p.start, min(int64(rp.m.LogStart), p.hw))
+	dead := p.dropExtents(p.rolled)
 	p.mu.Unlock()
 	for i := range dead {
 		releaseTail(dead[i].tail)
