@@ -336,3 +336,21 @@ func TestReasonsOfErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestHandlersCanCloseTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q queue
+		f := start(t, q.pipelined, nil)
+		defer f.stop()
+		c := f.dial()
+		c.send(produce(1, 1), produce(2, 1))
+		rs := q.all()
+		rs[0].req.Conn.Close(errors.New("no longer wanted"))
+		c.expectEnd()
+		synctest.Wait()
+		f.logs.one(t, "no longer wanted", "10.0.0.1:4711")
+		if ok(rs[1]) || f.obs.ended(ReasonHandler) != 1 {
+			t.Fatalf("ended %v", f.obs.closed)
+		}
+	})
+}
