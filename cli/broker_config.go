@@ -55,7 +55,6 @@ func (e *settingError) Error() string { return fmt.Sprintf("%s %q: want %s", e.n
 
 // withSources adds to every setting at fault where its value came from.
 func withSources(err error, source func(name string) settings.Source) error {
-	//nolint:errorlint // the joined errors one by one
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var out []error
 		for _, e := range many.Unwrap() {

@@ -114,9 +114,9 @@ func TestBrokerGetsItsConfig(t *testing.T) {
 	p := newProgram(t, "broker", "--listen", "127.0.0.1:0", "--http", "", "--set", "num.partitions=5")
 	p.Environ = []string{"TIERLOG_RACK=r1", "TIERLOG_LOG_LEVEL=debug"}
 	var got BrokerConfig
-	p.RunBroker = func(_ context.Context, cfg BrokerConfig, log *slog.Logger, stdout io.Writer) error {
+	p.RunBroker = func(ctx context.Context, cfg BrokerConfig, log *slog.Logger, stdout io.Writer) error {
 		got = cfg
-		log.Debug("at work", slog.Int("n", 1))
+		log.DebugContext(ctx, "at work", slog.Int("n", 1))
 		_, err := io.WriteString(stdout, "hello\n")
 		return err
 	}

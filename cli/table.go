@@ -44,15 +44,16 @@ func (t *table) write(w io.Writer, indent int) error {
 	}
 	var b strings.Builder
 	for _, r := range append([][]string{head}, t.rows...) {
-		line := strings.Repeat(" ", indent)
+		cells := make([]string, len(r))
 		for i, cell := range r {
 			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
 			if strings.HasPrefix(t.head[i], ">") {
-				line += pad + cell + "  "
+				cells[i] = pad + cell
 			} else {
-				line += cell + pad + "  "
+				cells[i] = cell + pad
 			}
 		}
+		line := strings.Repeat(" ", indent) + strings.Join(cells, "  ")
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())

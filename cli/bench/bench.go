@@ -58,7 +58,7 @@ type Report struct {
 }
 
 // finish fills in what follows from the time taken.
-func (r *Report) finish(took time.Duration, cpu time.Duration) {
+func (r *Report) finish(took, cpu time.Duration) {
 	r.Seconds = took.Seconds()
 	r.ClientCPU = cpu.Seconds()
 	if took > 0 {
@@ -80,11 +80,15 @@ func cpuTime() time.Duration {
 type wire struct{ bytes atomic.Int64 }
 
 // OnBrokerWrite implements kgo.HookBrokerWrite.
+//
+//nolint:revive // the interface has that many arguments
 func (w *wire) OnBrokerWrite(_ kgo.BrokerMetadata, _ int16, n int, _, _ time.Duration, _ error) {
 	w.bytes.Add(int64(n))
 }
 
 // OnBrokerRead implements kgo.HookBrokerRead.
+//
+//nolint:revive // the interface has that many arguments
 func (w *wire) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, n int, _, _ time.Duration, _ error) {
 	w.bytes.Add(int64(n))
 }

@@ -157,10 +157,10 @@ func read(ctx context.Context, cl *kgo.Client, topic string, spans map[int32]Spa
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets})
 	for len(spans) > 0 {
 		fetches := cl.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		for _, e := range fetches.Errors() {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // the end that was asked for, not an error
+			}
 			return fmt.Errorf("topic %s partition %d: %w", e.Topic, e.Partition, e.Err)
 		}
 		var records, bytes int64

@@ -120,6 +120,6 @@ func recordSize(r *kgo.Record) int {
 const (
 	batchHeader = 61 // of a record batch v2
 	maxVarint   = 5
-	// length, attributes, timestamp and offset deltas, key length, value length, number of headers
+	// Length, attributes, timestamp and offset deltas, key length, value length, number of headers.
 	maxRecordHeader = maxVarint + 1 + 2 + 3*maxVarint
 )

@@ -22,9 +22,9 @@ func testConfig() Config {
 }
 
 // readRecords reads a whole stream into one string a record: key "=" value, or the value where there are no keys.
-func readRecords(t testing.TB, r io.Reader, cfg Config) (records []string, unit string, err error) {
+func readRecords(t testing.TB, r io.Reader, cfg Config) (records []string, err error) {
 	t.Helper()
-	src, unit, err := newSource(r, cfg)
+	src, _, err := newSource(r, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func readRecords(t testing.TB, r io.Reader, cfg Config) (records []string, unit 
 			if errors.Is(err, io.EOF) {
 				err = nil
 			}
-			return records, unit, err
+			return records, err
 		}
 		if len(c.records) == 0 {
 			t.Fatal("a chunk without records")
@@ -104,7 +104,7 @@ func TestLines(t *testing.T) {
 					cfg.Layout = tc.layout
 				}
 				cfg.KeySeparator = tc.separator
-				got, _, err := readRecords(t, way.wrap(strings.NewReader(tc.in)), cfg)
+				got, err := readRecords(t, way.wrap(strings.NewReader(tc.in)), cfg)
 				compare(t, got, tc.want)
 				if tc.bad == "" && err != nil || tc.bad != "" && (err == nil || !strings.Contains(err.Error(), tc.bad)) {
 					t.Errorf("error %v, want %q", err, tc.bad)
@@ -136,12 +136,12 @@ func compare(t *testing.T, got, want []string) {
 
 func TestReaderErrors(t *testing.T) {
 	broken := errors.New("disk on fire")
-	got, _, err := readRecords(t, io.MultiReader(strings.NewReader("a\nb\nhalf"), iotest.ErrReader(broken)), testConfig())
+	got, err := readRecords(t, io.MultiReader(strings.NewReader("a\nb\nhalf"), iotest.ErrReader(broken)), testConfig())
 	compare(t, got, []string{"a", "b"})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want the reader's error", err)
 	}
-	if _, _, err = readRecords(t, stuckReader{}, testConfig()); !errors.Is(err, io.ErrNoProgress) {
+	if _, err = readRecords(t, stuckReader{}, testConfig()); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("got %v, want io.ErrNoProgress", err)
 	}
 }
@@ -237,7 +237,7 @@ func FuzzLines(f *testing.F) {
 			want, rest = append(want, string(line)), after
 		}
 		rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choice of sizes
-		got, _, err := readRecords(t, &raggedReader{bytes.NewReader(in), rng}, cfg)
+		got, err := readRecords(t, &raggedReader{bytes.NewReader(in), rng}, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
