@@ -33,7 +33,7 @@ type Segment struct {
 	Base logid.Offset `json:"base"` // the offset in the names of its files
 	Last logid.Offset `json:"last"` // offset of the last record, at least Base
 	ULID ULID         `json:"ulid"`
-	// Sizes are in bytes; 0 for a file that was not written because it would be empty.
+	// Sizes are in bytes. An empty .txnindex or .snapshot is not written; an empty .index or .timeindex is.
 	Size          int64 `json:"size"` // of the .log file
 	IndexSize     int64 `json:"index,omitempty"`
 	TimeIndexSize int64 `json:"timeindex,omitempty"`
@@ -57,7 +57,7 @@ func (s Segment) HasTxnIndex() bool { return s.TxnIndexSize > 0 }
 // HasSnapshot reports whether there was any producer state after the segment.
 func (s Segment) HasSnapshot() bool { return s.SnapshotSize > 0 }
 
-// FileSize returns the size of one of the segment's files, 0 if it was not written.
+// FileSize returns the size of one of the segment's files.
 func (s Segment) FileSize(f FileKind) int64 {
 	switch f {
 	case FileLog:

@@ -35,7 +35,8 @@ type EpochStart struct {
 	Start int64
 }
 
-// Files are the files beside a .log file, and what its manifest entry says. An empty file is not written.
+// Files are the files beside a .log file, and what its manifest entry says. An empty TxnIndex or Snapshot is not written. An
+// empty Index or TimeIndex is: Kafka's tools do not open the one without the other.
 type Files struct {
 	Base, Last int64
 	Size       int64 // of the .log file in bytes
