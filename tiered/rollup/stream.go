@@ -310,8 +310,8 @@ func (r *passReader) Read(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
-	if r.cur != nil && r.pos < r.cur.start {
-		r.restart()
+	if r.next > 0 && (r.cur == nil || r.pos < r.cur.start) {
+		r.restart() // a seek back, or anywhere after the end was reached
 	}
 	for r.cur == nil || r.pos >= r.cur.start+int64(r.cur.size) {
 		if err := r.advance(); err != nil {
