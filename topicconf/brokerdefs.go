@@ -124,8 +124,8 @@ var brokerDefs = sortedDefs([]Def{
 	},
 
 	{
-		Name: "flush.interval.ms", Type: Int, Default: "250", Valid: "[1,...,60000]", Importance: Medium, ReadOnly: true, check: within(1, 60000),
-		Doc: "The longest time that the broker waits for more records before it writes a WAL object under load, in milliseconds. An idle broker does not wait.",
+		Name: "flush.interval.ms", Type: Int, Default: "0", Valid: "[0,...,60000]", Importance: Medium, ReadOnly: true, check: within(0, 60000),
+		Doc: "How long records gather before the broker writes a WAL object that is not full, in milliseconds. 0 leaves it to the store: on a directory they gather while a write is in flight, else for two milliseconds.",
 	},
 	{
 		Name: "flush.max.bytes", Type: Int, Default: "8388608", Valid: "[65536,...,1073741824]", Importance: Medium, ReadOnly: true, check: within(minFlush, maxFlush),
