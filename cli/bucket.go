@@ -14,11 +14,14 @@ import (
 func (a *app) bucketCommand() *cobra.Command {
 	return group(
 		&cobra.Command{
-			Use:     "bucket",
-			Short:   "Look into a bucket, without a broker",
-			Example: "  tierlog bucket probe --store 's3://my-bucket/logs?region=eu-central-1'",
+			Use:   "bucket",
+			Short: "Look into a bucket, without a broker",
+			Example: "  tierlog bucket probe --store 's3://my-bucket/logs?region=eu-central-1'\n" +
+				"  tierlog bucket ls --store ./bucket\n" +
+				"  tierlog bucket cat orders --store ./bucket",
 		},
 		a.bucketProbeCommand(),
+		a.bucketCatCommand(),
 	)
 }
 
