@@ -298,7 +298,7 @@ func TestBrokerDefaults(t *testing.T) {
 	if !b.AutoCreateTopics || b.NumPartitions != 1 || b.DefaultReplicationFactor != 1 || !b.DeleteTopics ||
 		b.SocketRequestMaxBytes != 100<<20 || b.ConnectionsMaxIdle != 10*time.Minute || b.FetchMaxBytes != 55<<20 ||
 		b.ProducerIDExpiration != 24*time.Hour || b.RetentionCheckInterval != 5*time.Minute || b.FlushMaxBytes != 8<<20 ||
-		b.FlushInterval != 250*time.Millisecond || b.FlushPutsPerSecond != 0 || b.MemoryLimit != 1<<30 ||
+		b.FlushInterval != 0 || b.FlushPutsPerSecond != 0 || b.MemoryLimit != 1<<30 ||
 		b.HeartbeatInterval != 5*time.Second || b.SessionTimeout != 18*time.Second || b.MaxConnections != math.MaxInt32 {
 		t.Errorf("defaults are %+v", b)
 	}
