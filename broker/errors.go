@@ -17,7 +17,7 @@ var errorCodes = []struct {
 	code *kerr.Error
 }{
 	{record.ErrCorrupt, kerr.CorruptMessage},
-	{record.ErrMagic, kerr.UnsupportedForMessageFormat},
+	{record.ErrMagic, kerr.InvalidRecord}, // as Kafka since 3.0: produce requests from version 3 on hold magic 2 only
 	{record.ErrCodec, kerr.UnsupportedCompressionType},
 	{record.ErrTooLarge, kerr.MessageTooLarge},
 	{record.ErrTimestamp, kerr.InvalidTimestamp},

@@ -14,7 +14,7 @@ import (
 	"github.com/tierlog/tierlog/wire"
 )
 
-// Produce (key 0), versions 3 to 13: KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids, from 13).
+// Produce (key 0), versions 3 to 13: KIP-98 (idempotence), KIP-110 (zstd, from 7), KIP-467 (record errors), KIP-516 (topic ids, from 13).
 // Versions 0 to 2 are advertised, since librdkafka takes their absence for a broker without any (KAFKA-18659), and
 // answered with UNSUPPORTED_VERSION.
 
@@ -88,6 +88,10 @@ func (p *production) append(req *wire.Request, commit *tiered.Commit) {
 			}
 			if !p.b.cfg.Serving() {
 				p.fail(po, kerr.NotLeaderForPartition)
+				continue
+			}
+			if b := record.Batch(rp.Records); req.Version < 7 && len(b) >= record.HeaderSize && b.Magic() == 2 && b.Codec() == record.Zstd {
+				p.fail(po, kerr.UnsupportedCompressionType) // KIP-110: clients this old do not know it
 				continue
 			}
 			a, err := part.Append(record.Batch(rp.Records), req.Buf, acks, commit)
