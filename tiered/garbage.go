@@ -22,7 +22,7 @@ func newULID(now time.Time) (manifest.ULID, error) {
 }
 
 // garbage deletes objects that nothing names any more: first a journal entry, then, after the grace, the objects, then
-// the entry. Deleting is idempotent, so that a crash at any point only repeats it. Owned by maintainer.roundMu.
+// the entry. Deleting is idempotent, so that a crash at any point only repeats it. Owned by who has the maintainer's turn.
 type garbage struct {
 	l       *Log
 	fresh   []string             // keys not in a journal entry yet

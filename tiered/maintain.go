@@ -66,12 +66,25 @@ type maintainer struct {
 	// deleted are partitions whose log segments are to go; owned by mu.
 	deleted []*Partition
 
-	roundMu sync.Mutex // one round at a time; taken before all others, and held across I/O by design: it orders rounds
-	garbage *garbage   // owned by roundMu
+	turn    chan struct{} // holds one token: who has it does maintenance
+	garbage *garbage      // owned by who has the turn
 }
 
 func newMaintainer(l *Log) *maintainer {
-	return &maintainer{l: l, kick: make(chan struct{}, 1), garbage: &garbage{l: l}}
+	m := &maintainer{l: l, kick: make(chan struct{}, 1), turn: make(chan struct{}, 1), garbage: &garbage{l: l}}
+	m.turn <- struct{}{}
+	return m
+}
+
+// do runs one piece of maintenance when it is its turn.
+func (m *maintainer) do(ctx context.Context, f func(context.Context) error) error {
+	select {
+	case <-m.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { m.turn <- struct{}{} }()
+	return f(ctx)
 }
 
 // sealed counts a published flight.
@@ -120,9 +133,7 @@ func (m *maintainer) run(ctx context.Context) {
 
 // logged runs one piece of maintenance. What fails is tried again in the next round; being fenced ends the log.
 func (m *maintainer) logged(ctx context.Context, f func(context.Context) error) {
-	m.roundMu.Lock()
-	defer m.roundMu.Unlock()
-	err := f(ctx)
+	err := m.do(ctx, f)
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, ErrFenced):
@@ -178,15 +189,13 @@ func (m *maintainer) round(ctx context.Context) error {
 
 // checkpointNow writes a last checkpoint, for an orderly stop.
 func (m *maintainer) checkpointNow(ctx context.Context) error {
-	m.roundMu.Lock()
-	defer m.roundMu.Unlock()
 	m.mu.Lock()
 	idle := m.slots == 0
 	m.mu.Unlock()
 	if idle {
 		return nil
 	}
-	return m.checkpoint(ctx, nil)
+	return m.do(ctx, func(ctx context.Context) error { return m.checkpoint(ctx, nil) })
 }
 
 // checkpoint writes down the state of all partitions through the last published slot, lists the published objects

@@ -66,9 +66,7 @@ func round(t *testing.T, l *Log) {
 	if err := l.waitIndexed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l.maint.roundMu.Lock()
-	defer l.maint.roundMu.Unlock()
-	if err := l.maint.round(t.Context()); err != nil {
+	if err := l.maint.do(t.Context(), l.maint.round); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -133,9 +131,7 @@ func TestRetentionMovesTheLogStartFirst(t *testing.T) {
 	}
 	round(t, l)
 	before := everything(t, p)
-	l.maint.roundMu.Lock()
-	err := l.maint.retain(t.Context())
-	l.maint.roundMu.Unlock()
+	err := l.maint.do(t.Context(), l.maint.retain)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -191,11 +191,18 @@ func (w *world) produce() [partitions][]acked {
 		}
 		wg.Wait()
 	}()
+	stuck := time.NewTimer(20 * time.Minute)
+	defer stuck.Stop()
 	for {
 		select {
 		case <-w.kill:
 			w.crash()
 			w.start()
+		case <-stuck.C:
+			w.t.Errorf("records are still not acknowledged after 20 simulated minutes; plan %+v", w.cfg)
+			cl.Close()
+			<-done
+			return out
 		case <-done:
 			mu.Lock()
 			defer mu.Unlock()
