@@ -94,12 +94,12 @@ func plan(p *PartitionStat, nowMs int64) (Advance, bool) {
 
 // expires tells whether a piece goes while bytes are alive, it among them.
 func (p *PartitionStat) expires(piece Piece, bytes, nowMs int64) (Reason, bool) {
-	ts := piece.MaxTs
+	ts, known := piece.MaxTs, true
 	if ts < 0 {
-		ts = piece.WrittenMs
+		ts, known = piece.WrittenMs, piece.WrittenMs > 0
 	}
 	switch {
-	case p.RetentionMs >= 0 && ts > 0 && nowMs-ts > p.RetentionMs:
+	case p.RetentionMs >= 0 && known && nowMs-ts > p.RetentionMs:
 		return Time, true
 	case p.RetentionBytes >= 0 && bytes-piece.Bytes >= p.RetentionBytes:
 		return Size, true

@@ -93,7 +93,7 @@ const (
 func PlanMerges(objects []ObjectStat, cfg MergeConfig, nowMs int64) []Run {
 	p := mergePlanner{cfg: cfg.withDefaults(), objects: objects, nowMs: nowMs, taken: make([]bool, len(objects))}
 	p.gather(p.fresh, Fresh, p.freshDue)
-	p.gather(p.wasteful, Wasteful, func(r Run, full bool) bool { return full || p.living(r) >= p.cfg.MinInputs })
+	p.gather(p.wasteful, Wasteful, func(r Run, full bool) bool { return full && p.living(r) > 1 || p.living(r) >= p.cfg.MinInputs })
 	for tier := p.cfg.Target / 2 / tierStep / tierStep / tierStep; tier <= p.cfg.Target/2 && p.crowded(); tier *= tierStep {
 		p.gather(func(o *ObjectStat) bool { return o.Alive < tier }, Crowded, p.crowdedDue)
 	}
@@ -164,14 +164,14 @@ func (p *mergePlanner) longest(i int, eligible func(*ObjectStat) bool) (r Run, f
 		if p.taken[j] || !o.dead() && !eligible(o) {
 			break
 		}
-		if footers += o.FooterSize; j > i && footers > p.cfg.MaxFooters || j-i >= p.cfg.MaxInputs {
-			return r, p.living(r) > 1
+		if footers += o.FooterSize; j > i && footers > p.cfg.MaxFooters {
+			return r, true
 		}
 		if o.dead() {
 			continue
 		}
 		r.To, r.Alive = j+1, r.Alive+o.Alive
-		if r.Alive >= p.cfg.Target {
+		if r.Alive >= p.cfg.Target || j+1-i >= p.cfg.MaxInputs {
 			return r, true
 		}
 	}
@@ -212,12 +212,12 @@ func (p *mergePlanner) crowdedDue(r Run, full bool) bool {
 	return n >= p.cfg.MinInputs && largest <= r.Alive/4
 }
 
-// crowded tells whether too much stays live after the runs so far. A run's sections are not known before it is done;
+// crowded tells whether too much stays live after the runs so far, without the fresh objects that wait for others. A run's sections are not known before it is done;
 // that they become as few as the largest input has is near enough, since inputs of a run share their partitions.
 func (p *mergePlanner) crowded() bool {
 	objects, sections := 0, 0
 	for i := range p.objects {
-		if o := &p.objects[i]; !p.taken[i] && !o.dead() {
+		if o := &p.objects[i]; !p.taken[i] && !o.dead() && !p.fresh(o) {
 			objects, sections = objects+1, sections+o.Sections
 		}
 	}
