@@ -21,7 +21,10 @@ func (a *app) bucketCommand() *cobra.Command {
 				"  tierlog bucket cat orders --store ./bucket",
 		},
 		a.bucketProbeCommand(),
+		a.bucketLsCommand(),
 		a.bucketCatCommand(),
+		a.bucketVerifyCommand(),
+		a.bucketStatsCommand(),
 	)
 }
 
