@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"log/slog"
 
 	"github.com/tierlog/tierlog/tiered/manifest"
 )
@@ -38,3 +40,6 @@ func fields(b []byte) []byte {
 	_, rest, _ = bytes.Cut(rest, []byte(`",`))
 	return rest[:bytes.LastIndex(rest, []byte(crcTail))]
 }
+
+// textLogger writes to w what a person would see.
+func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
