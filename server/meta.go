@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -25,6 +26,8 @@ type metadata struct {
 	epoch    logid.Epoch
 	previous []logid.Epoch
 	logger   *slog.Logger
+
+	left atomic.Bool // the membership was ended in order: no news that it is over
 
 	mu      sync.Mutex // orders attach and the changes that come meanwhile
 	handler *broker.Broker
@@ -192,11 +195,19 @@ func (s *process) join(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	host, port := s.advertised()
-	member, err := log.Join(ctx, cluster.Member{
-		Node: cluster.NodeID(s.cfg.NodeID), Host: host, Port: port, Rack: s.cfg.Rack, Version: cli.Version(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("join the cluster: %w", err)
+	self := cluster.Member{Node: cluster.NodeID(s.cfg.NodeID), Host: host, Port: port, Rack: s.cfg.Rack, Version: cli.Version()}
+	var member *cluster.Membership
+	for member == nil {
+		if member, err = log.Join(ctx, self); err == nil {
+			break
+		}
+		if !passing(err) {
+			return nil, fmt.Errorf("join the cluster: %w", err)
+		}
+		s.log.WarnContext(ctx, "cannot join yet; trying again", slog.Any("err", err))
+		if !sleep(ctx, time.Second) {
+			return nil, ctx.Err()
+		}
 	}
 	m := &metadata{log: log, member: member, epoch: member.Epoch(), logger: s.log}
 	for _, e := range log.State().Epochs() {
@@ -209,7 +220,7 @@ func (s *process) join(ctx context.Context) (stop func(), err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := member.Run(kctx); err != nil && kctx.Err() == nil {
+		if err := member.Run(kctx); err != nil && kctx.Err() == nil && !m.left.Load() {
 			s.log.Error("the lease is not kept any more", slog.Any("err", err))
 		}
 	}()
@@ -217,6 +228,16 @@ func (s *process) join(ctx context.Context) (stop func(), err error) {
 		cancel()
 		<-ended
 	}, nil
+}
+
+// passing tells whether an error of the bucket may go away by itself.
+func passing(err error) bool {
+	for _, e := range []error{objstore.ErrUnavailable, objstore.ErrUnknown, objstore.ErrBusy, cluster.ErrUnresolved} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // openCluster opens the metadata log, trying again while the bucket cannot be reached.
@@ -229,7 +250,7 @@ func (s *process) openCluster(ctx context.Context) (*cluster.Log, error) {
 		if err == nil {
 			return log, nil
 		}
-		if !errors.Is(err, objstore.ErrUnavailable) && !errors.Is(err, objstore.ErrUnknown) {
+		if !passing(err) {
 			return nil, fmt.Errorf("store %s: %w", s.cfg.Store, err)
 		}
 		s.log.WarnContext(ctx, "the bucket cannot be reached; trying again", slog.Any("store", s.cfg.Store), slog.Any("err", err))
@@ -253,6 +274,7 @@ func (m *metadata) NextProducerID(ctx context.Context) (int64, error) {
 
 // leave ends the membership in order: the next broker need not wait for the lease.
 func (m *metadata) leave(ctx context.Context) error {
+	m.left.Store(true)
 	err := m.member.Leave(ctx)
 	return errors.Join(err, m.log.Close(ctx))
 }

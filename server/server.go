@@ -166,7 +166,7 @@ func (s *process) probe(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !errors.Is(err, objstore.ErrUnavailable) && !errors.Is(err, objstore.ErrUnknown) {
+		if !passing(err) {
 			return fmt.Errorf("store %s: %w", s.cfg.Store, err)
 		}
 		s.log.WarnContext(ctx, "the bucket cannot be reached; trying again", slog.Any("store", s.cfg.Store), slog.Any("err", err), slog.Duration("wait", wait))

@@ -111,13 +111,16 @@ func (f *localFiles) durable(end uint64) {
 	}
 }
 
-func (f *localFiles) close() error {
+// close ends the writer. discard says that nothing in the files is needed any more.
+func (f *localFiles) close(discard bool) error {
 	f.mu.Lock()
 	f.closed = true
 	f.mu.Unlock()
 	f.wake()
 	<-f.stopped
-	// After an orderly stop nothing is pending: the files are of no use.
+	if !discard {
+		return nil
+	}
 	return os.RemoveAll(f.dir)
 }
 

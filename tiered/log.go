@@ -240,7 +240,8 @@ func (l *Log) Close(ctx context.Context) error {
 	l.tasks.Wait()
 	defer l.unlock()
 	if l.local != nil {
-		err = errors.Join(err, l.local.close())
+		// Unless all is in the bucket, the files are what the next start finishes the epoch with.
+		err = errors.Join(err, l.local.close(err == nil && l.Err() == nil))
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,7 @@ type world struct {
 	kill  chan struct{}
 	node  *node
 	lives int
+	abort func() // ends what the simulation does now
 }
 
 // plan is what happens in a run.
@@ -62,6 +64,7 @@ type node struct {
 	faulty *objtest.Faulty
 	cancel context.CancelFunc
 	ended  chan error
+	dead   atomic.Bool // killed by the simulation, not ended by itself
 }
 
 func newWorld(t *testing.T, p plan) *world {
@@ -90,7 +93,7 @@ func (w *world) start() {
 		w.kill <- struct{}{}
 		return &objstore.Error{Op: "any", Kind: objstore.ErrUnknown, Err: errKilled}
 	}
-	cfg := objtest.FaultConfig{Seed: w.cfg.seed, Rates: w.cfg.rates, Slow: 300 * time.Millisecond, Late: 2 * time.Second}
+	cfg := objtest.FaultConfig{Seed: w.cfg.seed<<16 + uint64(w.lives), Rates: w.cfg.rates, Slow: 300 * time.Millisecond, Late: 2 * time.Second}
 	hit := func() error {
 		if w.counted() {
 			return die()
@@ -122,12 +125,45 @@ func (w *world) start() {
 	if os.Getenv("SIM_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("life", w.lives)
 	}
-	go func() { n.ended <- server.Serve(ctx, bc, log, n.ln, n.faulty) }()
+	go func() {
+		err := server.Serve(ctx, bc, log, n.ln, n.faulty)
+		if !n.dead.Load() {
+			log.Warn("the broker ended by itself; it is started again, as a supervisor does", slog.Any("err", err))
+			w.kill <- struct{}{}
+		}
+		n.ended <- err
+	}()
 	w.node = n
+}
+
+// during runs f and starts brokers again that die meanwhile. It fails the test if f takes more than 20 minutes.
+func (w *world) during(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	stuck := time.NewTimer(20 * time.Minute)
+	defer stuck.Stop()
+	for {
+		select {
+		case <-w.kill:
+			w.crash()
+			w.start()
+		case <-stuck.C:
+			w.t.Errorf("nothing goes on after 20 simulated minutes; plan %+v", w.cfg)
+			w.abort()
+			<-done
+			return
+		case <-done:
+			return
+		}
+	}
 }
 
 // crash ends the broker's life: nothing that it still does reaches the bucket or a client.
 func (w *world) crash() {
+	w.node.dead.Store(true)
 	w.node.faulty.Cut()
 	w.node.ln.Cut()
 	w.node.cancel()
@@ -168,9 +204,8 @@ func (w *world) produce() [partitions][]acked {
 	defer cl.Close()
 	var mu sync.Mutex
 	var out [partitions][]acked
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	w.abort = cl.Close
+	w.during(func() {
 		var wg sync.WaitGroup
 		for i := range w.cfg.records {
 			for p := range partitions {
@@ -190,31 +225,14 @@ func (w *world) produce() [partitions][]acked {
 			time.Sleep(3 * time.Millisecond) // simulated: spreads the records over several flushes
 		}
 		wg.Wait()
-	}()
-	stuck := time.NewTimer(20 * time.Minute)
-	defer stuck.Stop()
-	for {
-		select {
-		case <-w.kill:
-			w.crash()
-			w.start()
-		case <-stuck.C:
-			w.t.Errorf("records are still not acknowledged after 20 simulated minutes; plan %+v", w.cfg)
-			cl.Close()
-			<-done
-			return out
-		case <-done:
-			mu.Lock()
-			defer mu.Unlock()
-			return out
-		}
-	}
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return out
 }
 
 // check reads everything back and compares it with what was acknowledged.
-func (w *world) check(want [partitions][]acked) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+func (w *world) check(ctx context.Context, want [partitions][]acked) error {
 	for p := range partitions {
 		cl := w.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {int32(p): kgo.NewOffset().AtStart()}}))
 		got := make(map[int64]string)
@@ -267,7 +285,11 @@ func (w *world) run() (int, error) {
 	w.crash() // what was acknowledged must survive this too
 	w.cfg.killAt = nil
 	w.start()
-	err := w.check(want)
+	var err error
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	w.abort = cancel
+	w.during(func() { err = w.check(ctx, want) })
+	cancel()
 	w.crash()
 	w.mu.Lock()
 	defer w.mu.Unlock()
