@@ -15,7 +15,7 @@ import (
 	"github.com/tierlog/tierlog/tiered/logid"
 )
 
-// Unlimited, or any negative number, stands for "no bound" in RetentionMs and RetentionBytes.
+// Unlimited stands for "no bound" in RetentionMs and RetentionBytes, as any negative number does.
 const Unlimited = -1
 
 // PartitionStat is what is known of one partition.

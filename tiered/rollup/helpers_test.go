@@ -23,7 +23,6 @@ import (
 var (
 	cluster = logid.ClusterID{0xc1, 2, 3, 4, 5, 6, 0x47, 8, 0x89, 10, 11, 12, 13, 14, 15, 16}
 	topicA  = logid.TopicID{0xa, 1}
-	topicB  = logid.TopicID{0xb, 1}
 )
 
 const epoch logid.Epoch = 7
@@ -125,14 +124,6 @@ type sect struct {
 	id      logid.Partition
 	epoch   int32
 	batches []record.Batch
-}
-
-func (s sect) bytes() []byte {
-	var b []byte
-	for _, x := range s.batches {
-		b = append(b, x...)
-	}
-	return b
 }
 
 // putObject writes a WAL object (from == to) or a merged segment, and returns its line and footer.

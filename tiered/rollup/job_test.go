@@ -95,7 +95,7 @@ func TestOneFaultAtAnyWrite(t *testing.T) {
 			f.ApplyLate(-1)
 			check(t, w.store, m, w.logs)
 			p := rollup.SegmentPlan{Partition: id, Topic: "orders", ULID: out.Segment.ULID, Last: out.Segment.Last, Extents: w.extents(id, true)}
-			checkSegment(t, w.store, p, out, w.logs[id], nil)
+			checkSegment(t, w.store, p, out, w.logs[id])
 			writes = n
 		}
 		if writes < 5 {

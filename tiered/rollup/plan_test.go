@@ -27,7 +27,7 @@ const (
 func objects(t *testing.T, text string) []rollup.ObjectStat {
 	t.Helper()
 	var out []rollup.ObjectStat
-	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		n := 1
 		line = strings.TrimSpace(line)
 		if times, rest, ok := strings.Cut(line, "*"); ok {

@@ -23,7 +23,7 @@ type Written struct {
 }
 
 // Outputs returns the keys that WriteSegment may create, to be declared. The plan's ULID must be set.
-func (p *SegmentPlan) Outputs(c logid.ClusterID) []string {
+func (p SegmentPlan) Outputs(c logid.ClusterID) []string {
 	var keys []string
 	for _, f := range []manifest.FileKind{manifest.FileLog, manifest.FileIndex, manifest.FileTimeIndex, manifest.FileTxnIndex, manifest.FileSnapshot} {
 		keys = append(keys, p.key(c, f))
@@ -31,12 +31,12 @@ func (p *SegmentPlan) Outputs(c logid.ClusterID) []string {
 	return keys
 }
 
-func (p *SegmentPlan) key(c logid.ClusterID, f manifest.FileKind) string {
+func (p SegmentPlan) key(c logid.ClusterID, f manifest.FileKind) string {
 	m := manifest.Partition{Topic: p.Topic, TopicID: p.Partition.Topic, Index: p.Partition.Index}
 	return m.SegmentKey(c, manifest.Segment{Base: p.base(), Last: p.Last, ULID: p.ULID}, f)
 }
 
-func (p *SegmentPlan) base() logid.Offset { return max(p.From, p.Extents[0].Base) }
+func (p SegmentPlan) base() logid.Offset { return max(p.From, p.Extents[0].Base) }
 
 // ProducersAfter returns the state of a partition's producers after a log segment: what the next one begins with. Those
 // that did nothing for Config.ProducerExpiry are left out. Before the first segment there is none.
@@ -131,7 +131,7 @@ func (w *Worker) putSideFiles(ctx context.Context, p *SegmentPlan, f *segment.Fi
 }
 
 // line is the segment's entry in the manifest.
-func (p *SegmentPlan) line(f *segment.Files) manifest.Segment {
+func (p SegmentPlan) line(f *segment.Files) manifest.Segment {
 	s := manifest.Segment{
 		Base: p.base(), Last: logid.Offset(f.Last), ULID: p.ULID, Size: f.Size,
 		IndexSize: int64(len(f.Index)), TimeIndexSize: int64(len(f.TimeIndex)),

@@ -46,14 +46,14 @@ func fileOf(t *testing.T, s *objtest.Mem, p rollup.SegmentPlan, line manifest.Se
 	return b
 }
 
-// checkSegment compares the files with the batches, and with what package segment makes of them.
-func checkSegment(t *testing.T, s *objtest.Mem, p rollup.SegmentPlan, out rollup.Written, batches []record.Batch, before []segment.ProducerEntry) {
+// checkSegment compares the files of the first segment of a log with the batches, and with what package segment makes of them.
+func checkSegment(t *testing.T, s *objtest.Mem, p rollup.SegmentPlan, out rollup.Written, batches []record.Batch) {
 	t.Helper()
 	line := out.Segment
 	if got := fileOf(t, s, p, line, manifest.FileLog); !bytes.Equal(got, joined(batches)) {
 		t.Fatalf(".log of %d bytes differs from the batches' %d", len(got), len(joined(batches)))
 	}
-	state, err := segment.NewProducers(before)
+	state, err := segment.NewProducers(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestSegmentIsTheBatchesByteForByte(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkSegment(t, w.store, p, out, w.logs[id], nil)
+		checkSegment(t, w.store, p, out, w.logs[id])
 		if want := 4; len(out.Segment.Epochs) != want || out.Segment.Epochs[0] != (manifest.EpochStart{Epoch: 0, Start: 0}) {
 			t.Errorf("epochs %+v, want %d that start with 0 at 0", out.Segment.Epochs, want)
 		}
@@ -196,7 +196,7 @@ func TestSegmentOfTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSegment(t, s, p, out, batches, nil)
+	checkSegment(t, s, p, out, batches)
 	if out.Segment.Base != 5 || out.Segment.TxnIndexSize != 34 || !out.Segment.HasSnapshot() || len(out.Segment.Epochs) != 0 {
 		t.Errorf("line %+v: want base 5, one aborted transaction, a snapshot and no epoch", out.Segment)
 	}
@@ -339,7 +339,7 @@ func TestSegmentMemoryIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSegment(t, w.store, p, out, w.logs[id], nil)
+	checkSegment(t, w.store, p, out, w.logs[id])
 	if most > rollup.Memory || most == 0 {
 		t.Errorf("%d bytes in memory, want at most %d", most, rollup.Memory)
 	}

@@ -96,7 +96,7 @@ func TestPayloadsCanBeReadInAnyWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSegment(t, w.store, p, out, w.logs[id], nil)
+	checkSegment(t, w.store, p, out, w.logs[id])
 	if live := pool.Live(); live != 0 {
 		t.Errorf("%d bytes were not given back", live)
 	}
