@@ -136,6 +136,9 @@ func (b *Broker) newTopic(rt *kmsg.CreateTopicsRequestTopic) (NewTopic, error) {
 		if rt.NumPartitions != -1 || rt.ReplicationFactor != -1 {
 			return nt, &coded{kerr.InvalidRequest, "Both numPartitions or replicationFactor and replicasAssignments were set. Both cannot be used at the same time."}
 		}
+		if err := b.checkAssignment(rt.ReplicaAssignment); err != nil {
+			return nt, err
+		}
 		nt.Partitions = int32(len(rt.ReplicaAssignment))
 	} else if nt.Partitions == -1 {
 		nt.Partitions = b.settings.Load().NumPartitions
@@ -259,7 +262,13 @@ func (b *Broker) morePartitions(ctx context.Context, rt *kmsg.CreatePartitionsRe
 		return &coded{kerr.InvalidPartitions, fmt.Sprintf("Number of partitions is %d, allowed are up to %d.", rt.Count, MaxPartitions)}
 	case len(rt.Assignment) > 0 && len(rt.Assignment) != int(rt.Count-now):
 		return &coded{kerr.InvalidReplicaAssignment, fmt.Sprintf("Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", rt.Count-now, len(rt.Assignment))}
-	case dry:
+	}
+	for _, a := range rt.Assignment {
+		if err := b.checkReplicas(a.Replicas, 1); err != nil {
+			return err
+		}
+	}
+	if dry {
 		return nil
 	}
 	return b.cfg.Meta.AddPartitions(ctx, t.id, rt.Count)
