@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -118,6 +119,9 @@ func (n *node) stop() {
 	case err := <-n.ended:
 		if err != nil {
 			n.t.Errorf("the broker ended with %v", err)
+		}
+		if strings.Contains(n.log.String(), "level=ERROR") {
+			n.t.Errorf("an orderly life logs an error:\n%s", n.log.String())
 		}
 	case <-time.After(patience):
 		n.t.Error("the broker does not end")

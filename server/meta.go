@@ -224,10 +224,11 @@ func (s *process) join(ctx context.Context) (stop func(), err error) {
 			s.log.Error("the lease is not kept any more", slog.Any("err", err))
 		}
 	}()
-	return func() {
+	m.release = sync.OnceFunc(func() {
 		cancel()
 		<-ended
-	}, nil
+	})
+	return m.release, nil
 }
 
 // passing tells whether an error of the bucket may go away by itself.
@@ -275,6 +276,7 @@ func (m *metadata) NextProducerID(ctx context.Context) (int64, error) {
 // leave ends the membership in order: the next broker need not wait for the lease.
 func (m *metadata) leave(ctx context.Context) error {
 	m.left.Store(true)
+	m.release()
 	err := m.member.Leave(ctx)
 	return errors.Join(err, m.log.Close(ctx))
 }
