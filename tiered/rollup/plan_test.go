@@ -100,6 +100,7 @@ func TestPlanMerges(t *testing.T) {
 		{"the small ones first", "m 60M/60M:1 9h\n8*m 1M/1M:1 9h\n4*m 60M/60M:1 9h", rollup.MergeConfig{MaxObjects: 9}, []string{"1-9 crowded"}},
 		{"and large ones, if they fill one", "4*m 60M/60M:1 9h", rollup.MergeConfig{MaxObjects: 3}, []string{"0-3 crowded"}},
 		{"not one large with a few small ones", "m 60M/60M:1 9h\n8*m 9K/9K:1 9h", rollup.MergeConfig{MaxObjects: 8}, []string{"1-9 crowded"}},
+		{"nor one of a size", "m 7M/7M:1 9h\n8*m 1.1M/1.1M:1 9h", rollup.MergeConfig{MaxObjects: 8}, []string{"1-9 crowded"}},
 		{"large sections too", "200*w 2M/2M:1 9h", rollup.MergeConfig{MaxObjects: 150}, []string{"0-64 crowded"}},
 		{"full ones cannot help it", "200*m 64M/64M:9 9h", rollup.MergeConfig{MaxObjects: 150}, nil},
 	} {

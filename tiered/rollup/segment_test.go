@@ -299,6 +299,19 @@ func TestSegmentOfADamagedInputWritesNothing(t *testing.T) {
 		inputError(t, err, bad.Key, wal.ErrCorrupt)
 		damage(t, w.store, bad.Key, at)
 	}
+	// Where offsets have gaps, only the section's checksum tells a wrong one.
+	s, gap := objtest.NewMem(), sect{id: id, epoch: 1}
+	for i := range 3 {
+		gap.batches = append(gap.batches, batchOf(r, spec{base: int64(i) * 100, records: 2, size: 50, epoch: 1}))
+	}
+	o, f := putObject(t, s, 1, 1, gap)
+	holes := &world{store: s, objects: []manifest.Object{o}, footers: []*wal.Footer{f}}
+	key := o.Key(cluster, epoch)
+	damage(t, s, key, f.Sections[0].Pos+int64(len(gap.batches[0]))+7) // 100 becomes 36
+	work := newWorker(t, s, nil)
+	_, err := work.WriteSegment(t.Context(), planOf(t, work, id, holes.extents(id, true)), nil)
+	inputError(t, err, key, wal.ErrCorrupt)
+
 	extents := w.extents(id, true)
 	for name, edit := range map[string]func(e *rollup.Extent){
 		"base":   func(e *rollup.Extent) { e.Base-- },

@@ -105,6 +105,48 @@ func TestPayloadsCanBeReadInAnyWay(t *testing.T) {
 	}
 }
 
+// Neither passes at the same time, as a hedge makes them, nor attempts that failed midway take more
+// memory than one write may.
+func TestPayloadMemoryIsBoundedForAllReaders(t *testing.T) {
+	r := rand.New(rand.NewPCG(37, 38))
+	w := newWorld()
+	for range 24 {
+		w.flush(t, r, 1, parts(1), func() int { return 900 << 10 })
+	}
+	id := parts(1)[0]
+	pool := membuf.NewPool(64 << 20)
+	tries := 0
+	s := &bodyStore{Store: w.store, create: func(body objstore.Payload) error {
+		passes, part := []io.Reader{body.Reader(), body.Reader(), body.Reader()}, make([]byte, 1<<20)
+		for i := range int(body.Size() >> 20) {
+			for _, reader := range passes {
+				if _, err := io.ReadFull(reader, part); err != nil {
+					return err
+				}
+			}
+			if live := pool.Live(); live > rollup.Memory {
+				t.Errorf("%d bytes in memory after %d MiB of three passes, want at most %d", live, i+1, rollup.Memory)
+			}
+			if tries < 5 && i == 9 {
+				tries++
+				return errors.New("the connection broke")
+			}
+		}
+		return nil
+	}}
+	work := newWorker(t, s, func(c *rollup.Config) { c.Pool = pool })
+	p := planOf(t, work, id, w.extents(id, true))
+	s.key = p.Outputs(cluster)[0]
+	out, err := work.WriteSegment(t.Context(), p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSegment(t, w.store, p, out, w.logs[id])
+	if tries != 5 || pool.Live() != 0 {
+		t.Errorf("%d attempts failed, %d bytes were not given back", tries, pool.Live())
+	}
+}
+
 func TestAReadThatFailsEndsTheRun(t *testing.T) {
 	r := rand.New(rand.NewPCG(33, 34))
 	w := newWorld()
