@@ -272,6 +272,10 @@ func (c *segmentCheck) end() error {
 	case len(c.epochs) > 0:
 		return fmt.Errorf("%w: no batch of leader epoch %d, which the manifest says starts at offset %d", ErrCorrupt, c.epochs[0].Epoch, c.epochs[0].Start)
 	}
+	if c.offsets != nil && c.at.offset < c.offsets.Len() {
+		e := c.offsets.At(c.at.offset)
+		c.v.problem(c.keys[manifest.FileIndex], "entry %d says offset %d at byte %d of the log; no batch begins there", c.at.offset, e.Offset, e.Position)
+	}
 	if c.times != nil {
 		if e, ok := c.times.Last(); ok && e.Timestamp != c.maxTs {
 			c.v.problem(c.keys[manifest.FileTimeIndex], "its last entry says time %d, the largest one is %d", e.Timestamp, c.maxTs)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"golang.org/x/sync/errgroup"
 
@@ -43,7 +44,9 @@ func (v *verifier) epoch(ctx context.Context, e *epoch) error {
 	case e.manifest != nil:
 		v.seen.Objects.Add(1)
 		if e.manifest.Checkpoint != nil {
-			v.seen.Objects.Add(1)
+			if err := v.checkpoint(ctx, e, *e.manifest.Checkpoint); err != nil {
+				return err
+			}
 		}
 	case folders > 0:
 		v.problem(manifestKey, "it is missing or cannot be used, and there are %d checkpoints or merged segments of the epoch", folders)
@@ -62,6 +65,25 @@ func (v *verifier) epoch(ctx context.Context, e *epoch) error {
 		v.note(next, "the WAL has no fence yet: the next broker that starts writes it")
 	}
 	return nil
+}
+
+// checkpoint checks the checkpoint that an epoch's manifest names, also where a later epoch has a newer one.
+func (v *verifier) checkpoint(ctx context.Context, e *epoch, ref manifest.CheckpointRef) error {
+	key := ref.Key(v.census.cluster, e.Epoch)
+	body, _, err := objstore.ReadAll(ctx, v.cfg.Store, key, math.MaxInt32)
+	if errors.Is(err, objstore.ErrNotFound) {
+		l := &loader{store: v.cfg.Store, cluster: v.census.cluster, fault: v.fault}
+		err = l.moved(ctx, e, key, func(m *manifest.WAL) bool { return m.Checkpoint != nil && *m.Checkpoint == ref })
+		if errors.Is(err, errMoved) {
+			return nil
+		}
+		return err
+	}
+	if err == nil {
+		_, err = manifest.DecodeCheckpoint(body, v.census.cluster, e.Epoch, ref)
+	}
+	v.seen.Objects.Add(1)
+	return v.outcome(key, err)
 }
 
 // fence checks that the end of a WAL is where it must be.
