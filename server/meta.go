@@ -26,6 +26,7 @@ type metadata struct {
 	epoch    logid.Epoch
 	previous []logid.Epoch
 	logger   *slog.Logger
+	release  func() // stops keeping the lease
 
 	left atomic.Bool // the membership was ended in order: no news that it is over
 
