@@ -11,9 +11,10 @@ import (
 	"github.com/tierlog/tierlog/tiered/wal"
 )
 
-// segmentPass is the observer of one pass over a .log file: it checks every batch against its own checksum and against
-// what the extents say, and makes the files beside the .log from them. So a segment takes no read but those of its
-// records, and the files describe the very bytes that were sent.
+// segmentPass is the observer of one pass over a .log file: it checks every extent against its section's checksum or, if
+// that is not known, every batch against its own, and what the batches say against the extents; and it makes the files
+// beside the .log from them. So a segment takes no read but those of its records, and the files describe the very bytes
+// that were sent.
 type segmentPass struct {
 	plan    *SegmentPlan
 	extents []Extent
@@ -23,11 +24,11 @@ type segmentPass struct {
 
 	i    int    // extent
 	at   int64  // bytes of it seen
-	sum  uint32 // of them
+	sum  uint32 // of them, if the extent has a checksum
 	head [record.HeaderSize]byte
 	have int    // bytes in head
 	left int64  // bytes of the batch after its header that are to come
-	crc  uint32 // of the batch so far
+	crc  uint32 // of the batch so far, if the extent has none
 	last int64  // offset of the last whole batch
 	ctrl []byte // a control batch, whole: its marker is looked into
 }
@@ -43,7 +44,9 @@ func newSegmentPass(p *SegmentPlan, extents []Extent, before []segment.ProducerE
 
 func (s *segmentPass) see(i int, b []byte) error {
 	e := &s.extents[i]
-	s.sum = crc32.Update(s.sum, record.Castagnoli, b)
+	if e.HasCRC {
+		s.sum = crc32.Update(s.sum, record.Castagnoli, b)
+	}
 	for len(b) > 0 {
 		var n int
 		if s.have < record.HeaderSize {
@@ -56,7 +59,7 @@ func (s *segmentPass) see(i int, b []byte) error {
 			}
 		} else {
 			n = int(min(s.left, int64(len(b))))
-			s.body(b[:n])
+			s.body(b[:n], !e.HasCRC)
 		}
 		b = b[n:]
 		if s.have == record.HeaderSize && s.left == 0 {
@@ -98,8 +101,10 @@ func (s *segmentPass) begin(e *Extent) error {
 }
 
 // body takes in bytes of a batch after its header.
-func (s *segmentPass) body(b []byte) {
-	s.crc = crc32.Update(s.crc, record.Castagnoli, b)
+func (s *segmentPass) body(b []byte, sum bool) {
+	if sum {
+		s.crc = crc32.Update(s.crc, record.Castagnoli, b)
+	}
 	if s.ctrl != nil {
 		s.ctrl = append(s.ctrl, b...)
 	}
@@ -112,7 +117,7 @@ const crcStart = 21
 // end takes in a batch whose last byte was seen.
 func (s *segmentPass) end(e *Extent) error {
 	b := record.Batch(s.head[:])
-	if s.crc != b.CRC() {
+	if !e.HasCRC && s.crc != b.CRC() {
 		return s.corrupt(e, "the batch at offset %d before it has CRC %08x, it says %08x", b.BaseOffset(), s.crc, b.CRC())
 	}
 	if s.ctrl != nil {
