@@ -40,7 +40,8 @@ func checkTopicName(name string) error {
 	}
 	for i := range len(name) {
 		c := name[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && c != '.' && c != '_' && c != '-' {
 			return bad("contains a character other than ASCII letters, digits, '.', '_' and '-'")
 		}
 	}
@@ -232,10 +233,8 @@ func (b *Broker) createPartitions(ctx context.Context, _ *wire.Request, msg *kms
 		rt := &msg.Topics[i]
 		out := kmsg.NewCreatePartitionsResponseTopic()
 		out.Topic = rt.Topic
-		err := error(nil)
-		if seen[rt.Topic] {
-			err = &coded{kerr.InvalidRequest, "Duplicate topic in request."}
-		} else {
+		err := error(&coded{kerr.InvalidRequest, "Duplicate topic in request."})
+		if !seen[rt.Topic] {
 			err = b.morePartitions(ctx, rt, msg.ValidateOnly)
 		}
 		seen[rt.Topic] = true

@@ -9,7 +9,7 @@ import (
 )
 
 // plain returns a well-formed batch of n records whose record bytes are opaque filler.
-func plain(n int, size int) Batch {
+func plain(n, size int) Batch {
 	b := make(Batch, HeaderSize+size)
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-PrefixSize))
 	b[16] = 2

@@ -222,7 +222,7 @@ func (s *process) join(ctx context.Context) (stop func(), err error) {
 	go func() {
 		defer close(ended)
 		if err := member.Run(kctx); err != nil && kctx.Err() == nil && !m.left.Load() {
-			s.log.Error("the lease is not kept any more", slog.Any("err", err))
+			s.log.ErrorContext(kctx, "the lease is not kept any more", slog.Any("err", err))
 		}
 	}()
 	m.release = sync.OnceFunc(func() {

@@ -114,8 +114,8 @@ func registerMemory(r *prometheus.Registry, m *memory) {
 		}, func() float64 { return float64(f()) }))
 	}
 	for name, f := range map[string]func() int64{
-		"hits": func() int64 { return int64(m.blocks.Stats().Hits) }, "misses": func() int64 { return int64(m.blocks.Stats().Misses) },
-		"evictions": func() int64 { return int64(m.blocks.Stats().Evictions) },
+		"hits": func() int64 { return m.blocks.Stats().Hits }, "misses": func() int64 { return m.blocks.Stats().Misses },
+		"evictions": func() int64 { return m.blocks.Stats().Evictions },
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tierlog_cache_" + name + "_total", Help: "Block cache: " + name + ".",

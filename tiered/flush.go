@@ -31,7 +31,6 @@ type flusher struct {
 	nextSlot logid.Slot    // the slot of the next flight
 	forced   bool          // seal now, whatever the interval
 	waiters  []drainWaiter // of drain
-	stopped  bool
 
 	pubMu sync.Mutex // serialises publishing; taken before Partition.mu
 }
@@ -192,12 +191,7 @@ func (f *flusher) seal(ctx context.Context) {
 	}
 	fl.object = b.Finish()
 	f.l.cfg.Metrics.sealed(fl)
-	f.l.tasks.Add(1)
-	go func() {
-		defer f.l.tasks.Done()
-		err := f.put(ctx, fl)
-		f.finished(fl, err)
-	}()
+	f.l.tasks.Go(func() { f.finished(fl, f.put(ctx, fl)) })
 }
 
 // giveBack frees the slot of a flight that turned out empty; it is the newest one, since only run seals.

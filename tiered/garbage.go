@@ -72,7 +72,7 @@ func (g *garbage) loadEntry(ctx context.Context, key string) error {
 	}
 	d, err := manifest.DecodeDeletion(body, g.l.cfg.Cluster, k.ULID)
 	if err != nil {
-		g.l.cfg.Logger.Error("damaged entry of the deletion journal: its objects stay", slog.String("key", key), slog.Any("err", err))
+		g.l.cfg.Logger.ErrorContext(ctx, "damaged entry of the deletion journal: its objects stay", slog.String("key", key), slog.Any("err", err))
 		return nil
 	}
 	g.entries = append(g.entries, d)

@@ -99,7 +99,7 @@ func (l *Log) footerUntil(ctx context.Context, o *object) (*wal.Footer, error) {
 		case err == nil:
 			return f, nil
 		case isDamage(err):
-			l.cfg.Logger.Error("object cannot be read: its records answer KAFKA_STORAGE_ERROR; see tierlog bucket verify", slog.Any("err", err))
+			l.cfg.Logger.ErrorContext(ctx, "object cannot be read: its records answer KAFKA_STORAGE_ERROR; see tierlog bucket verify", slog.Any("err", err))
 			return nil, nil
 		}
 		if err := pause(ctx, backoff); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"log/slog"
@@ -51,8 +50,8 @@ func kill(l *Log) {
 	l.unlock()
 }
 
-func openPart(l *Log, topic byte, index int32) *Partition {
-	return l.OpenPartition(logid.Partition{Topic: logid.TopicID{topic}, Index: index}, fmt.Sprintf("topic%d", topic), int32(l.cfg.Epoch),
+func openPart(l *Log, index int32) *Partition {
+	return l.OpenPartition(logid.Partition{Topic: logid.TopicID{1}, Index: index}, "topic1", int32(l.cfg.Epoch),
 		Settings{MaxMessageBytes: 1 << 20, RetentionMs: -1, RetentionBytes: -1, SegmentBytes: 1 << 20})
 }
 
@@ -159,7 +158,7 @@ func TestAcknowledgedIsReadableFromMemoryAndBucket(t *testing.T) {
 	cfg := testConfig(store, 1)
 	cfg.TailBytes = 40 << 10 // most of it must come from the bucket
 	l := mustOpen(t, cfg)
-	p := openPart(l, 1, 0)
+	p := openPart(l, 0)
 	l.Opened()
 	for i := range 200 {
 		if base := mustPut(t, p, AcksAll, 3, 1000); base != int64(i)*3 {
@@ -183,7 +182,7 @@ func TestRestartAfterCrashAndAfterOrderlyStop(t *testing.T) {
 	var previous []logid.Epoch
 	for epoch := logid.Epoch(1); epoch <= 6; epoch++ {
 		l := mustOpen(t, testConfig(store, epoch), previous...)
-		p := openPart(l, 1, 0)
+		p := openPart(l, 0)
 		l.Opened()
 		if o := p.Offsets(); o.HighWatermark != int64(want)*2 {
 			t.Fatalf("epoch %d: high watermark %d, want %d", epoch, o.HighWatermark, want*2)
@@ -213,7 +212,7 @@ func TestRestartAfterCrashAndAfterOrderlyStop(t *testing.T) {
 func TestDuplicatesAnswerTheirFirstOffsetAcrossRestarts(t *testing.T) {
 	store := mem.New()
 	l := mustOpen(t, testConfig(store, 1))
-	p := openPart(l, 1, 0)
+	p := openPart(l, 0)
 	l.Opened()
 	seq := int32(0)
 	for range 8 {
@@ -244,7 +243,7 @@ func TestDuplicatesAnswerTheirFirstOffsetAcrossRestarts(t *testing.T) {
 	check(p)
 	kill(l)
 	l2 := mustOpen(t, testConfig(store, 2), 1)
-	p2 := openPart(l2, 1, 0)
+	p2 := openPart(l2, 0)
 	l2.Opened()
 	check(p2)
 	if err := l2.waitIndexed(t.Context()); err != nil {
@@ -253,18 +252,18 @@ func TestDuplicatesAnswerTheirFirstOffsetAcrossRestarts(t *testing.T) {
 	l2.maint.logged(t.Context(), l2.maint.start)
 	kill(l2)
 	l3 := mustOpen(t, testConfig(store, 3), 1, 2)
-	p3 := openPart(l3, 1, 0)
+	p3 := openPart(l3, 0)
 	check(p3)
 }
 
 func TestFencedLogAcknowledgesNothing(t *testing.T) {
 	store := mem.New()
 	old := mustOpen(t, testConfig(store, 1))
-	p := openPart(old, 1, 0)
+	p := openPart(old, 0)
 	old.Opened()
 	mustPut(t, p, AcksAll, 1, 100)
 	l := mustOpen(t, testConfig(store, 2), 1)
-	np := openPart(l, 1, 0)
+	np := openPart(l, 0)
 	mustPut(t, np, AcksAll, 1, 100)
 	_, done, err := put(t, p, AcksAll, 1, 100, -1, -1)
 	if err == nil {
@@ -287,8 +286,8 @@ func TestAcksOneIsFinishedFromTheLocalDisk(t *testing.T) {
 	cfg := testConfig(stuck{store}, 1)
 	cfg.DataDir = dir
 	l := mustOpen(t, cfg)
-	p := openPart(l, 1, 0)
-	q := openPart(l, 1, 1)
+	p := openPart(l, 0)
+	q := openPart(l, 1)
 	for range 20 {
 		mustPut(t, p, AcksLocal, 1, 100) // acknowledged although the bucket takes nothing
 		mustPut(t, q, AcksLocal, 2, 100)
@@ -300,8 +299,8 @@ func TestAcksOneIsFinishedFromTheLocalDisk(t *testing.T) {
 	cfg2 := testConfig(store, 2)
 	cfg2.DataDir = dir
 	l2 := mustOpen(t, cfg2, 1)
-	wantBases(t, readAll(t, openPart(l2, 1, 0), 0, 1000), 20, 1)
-	wantBases(t, readAll(t, openPart(l2, 1, 1), 0, 1000), 20, 2)
+	wantBases(t, readAll(t, openPart(l2, 0), 0, 1000), 20, 1)
+	wantBases(t, readAll(t, openPart(l2, 1), 0, 1000), 20, 2)
 }
 
 // stuck is a bucket whose WAL writes never finish.

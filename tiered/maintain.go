@@ -139,7 +139,7 @@ func (m *maintainer) logged(ctx context.Context, f func(context.Context) error) 
 	case errors.Is(err, ErrFenced):
 		m.l.fail(err)
 	default:
-		m.l.cfg.Logger.Warn("maintenance failed; it will be tried again", slog.Any("err", err))
+		m.l.cfg.Logger.WarnContext(ctx, "maintenance failed; it will be tried again", slog.Any("err", err))
 		m.l.cfg.Metrics.maintenanceFailed()
 	}
 }

@@ -145,7 +145,7 @@ func TestRetentionMovesTheLogStartFirst(t *testing.T) {
 	}
 	kill(l)
 	l2 := mustOpen(t, maintained(store, 2), 1)
-	p2 := openPart(l2, 1, 0)
+	p2 := openPart(l2, 0)
 	if o2 := p2.Offsets(); o2.LogStart != o.LogStart {
 		t.Fatalf("log start %d after a restart, was %d", o2.LogStart, o.LogStart)
 	}

@@ -101,8 +101,15 @@ func DataDirFree(dir string) error {
 		return err
 	}
 	probe := filepath.Join(dir, ".probe")
-	if err := os.WriteFile(probe, []byte("tierlog"), 0o600); err != nil {
-		err = fmt.Errorf("data dir: %w", err)
+	err = os.WriteFile(probe, []byte("tierlog"), 0o600)
+	if rerr := os.Remove(probe); err == nil {
+		err = rerr
 	}
-	return errors.Join(err, os.Remove(probe), f.Close())
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("data dir: %w", err)
+	}
+	return nil
 }

@@ -250,13 +250,6 @@ func (p *Partition) beginEpoch(epoch int32) {
 	}
 }
 
-// noteEpoch learns an epoch from recovered batches.
-func (p *Partition) noteEpoch(epoch int32, base int64) {
-	if n := len(p.epochs); n == 0 || p.epochs[n-1].Epoch < epoch {
-		p.epochs = append(p.epochs, EpochStart{Epoch: epoch, Start: base})
-	}
-}
-
 // EpochEnd returns the largest leader epoch that is at most the asked one, and the offset where it ends
 // (KIP-101, OffsetForLeaderEpoch); -1 and -1 if there is none.
 func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {

@@ -80,7 +80,7 @@ func (l *Log) recoverEpochs(ctx context.Context, previous []logid.Epoch) error {
 	}
 	l.epochs = append(l.epochs, &epochLog{epoch: l.cfg.Epoch})
 	l.recovered = r.parts
-	l.cfg.Logger.Info("recovered", slog.Int("epochs", len(previous)), slog.Int("partitions", len(r.parts)),
+	l.cfg.Logger.InfoContext(ctx, "recovered", slog.Int("epochs", len(previous)), slog.Int("partitions", len(r.parts)),
 		slog.Int("footers", r.counts.footers), slog.Int("replayed_batches", r.counts.replayed), slog.Int("set_aside_batches", r.counts.setAside))
 	return nil
 }
@@ -108,8 +108,7 @@ func (l *Log) loadEpoch(ctx context.Context, e logid.Epoch) (*epochLog, error) {
 
 // loadCheckpoint reads the newest checkpoint of all epochs.
 func (r *recovery) loadCheckpoint(ctx context.Context) error {
-	for i := len(r.l.epochs) - 1; i >= 0; i-- {
-		w := r.l.epochs[i]
+	for i, w := range slices.Backward(r.l.epochs) {
 		if w.m == nil || w.m.Checkpoint == nil {
 			continue
 		}
@@ -170,10 +169,8 @@ func (r *recovery) applyEpoch(ctx context.Context, i int, w *epochLog) error {
 	if w.m != nil && w.m.Fence != nil && w.m.MergedThrough == *w.m.Fence {
 		return r.leftovers(w)
 	}
-	next := max(from, w.next)
-	fenced := false
-	var err error
-	if next, fenced, err = r.walk(ctx, w, next); err != nil {
+	next, fenced, err := r.walk(ctx, w, max(from, w.next))
+	if err != nil {
 		return err
 	}
 	if !fenced {

@@ -43,7 +43,7 @@ func (m *maintainer) retain(ctx context.Context) error {
 	for _, a := range advances {
 		p := byID[a.Partition]
 		starts[p] = int64(a.LogStart)
-		l.cfg.Logger.Info("log start moves", slog.String("topic", p.topic), slog.Int("partition", int(p.id.Index)),
+		l.cfg.Logger.InfoContext(ctx, "log start moves", slog.String("topic", p.topic), slog.Int("partition", int(p.id.Index)),
 			slog.Int64("log_start", int64(a.LogStart)), slog.Int64("bytes", a.Bytes), slog.String("why", string(a.Why)))
 	}
 	if err := m.checkpoint(ctx, starts); err != nil {
@@ -145,7 +145,7 @@ func (m *maintainer) dropSegments(ctx context.Context, p *Partition) error {
 func (m *maintainer) dropPage(ctx context.Context, rp *rolledPartition, ref manifest.PageRef) (size int64) {
 	segs, err := m.l.segments.list(ctx, rp, int64(ref.Base))
 	if err != nil {
-		m.l.cfg.Logger.Warn("page of a partition manifest cannot be read; its log segments stay", slog.Any("err", err))
+		m.l.cfg.Logger.WarnContext(ctx, "page of a partition manifest cannot be read; its log segments stay", slog.Any("err", err))
 		return 0
 	}
 	for i := range segs {

@@ -24,7 +24,7 @@ func (m *maintainer) worker(ctx context.Context) (*rollup.Worker, error) {
 		return nil, err
 	}
 	if m.l.damaged.Load() > 0 {
-		c.Logger.Warn("rollup waits: an object of the bucket cannot be read; see tierlog bucket verify")
+		c.Logger.WarnContext(ctx, "rollup waits: an object of the bucket cannot be read; see tierlog bucket verify")
 		return nil, nil
 	}
 	return rollup.New(rollup.Config{
@@ -127,7 +127,7 @@ func (m *maintainer) cutSegment(ctx context.Context, w *rollup.Worker, p *Partit
 	}
 	p.rolledTo(next)
 	l.cfg.Metrics.rolled("segment", seg.Size)
-	l.cfg.Logger.Info("log segment written", slog.String("topic", p.topic), slog.Int("partition", int(p.id.Index)),
+	l.cfg.Logger.InfoContext(ctx, "log segment written", slog.String("topic", p.topic), slog.Int("partition", int(p.id.Index)),
 		slog.Int64("base", int64(seg.Base)), slog.Int64("last", int64(seg.Last)), slog.Int64("bytes", seg.Size), slog.String("why", string(plan.Why)))
 	return w.Finish(ctx, job)
 }

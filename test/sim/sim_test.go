@@ -55,14 +55,14 @@ func TestAcksOneSurvivesWithTheDisk(t *testing.T) {
 	}
 }
 
-// TestFaultyBucket runs seeded mixtures of faults and several deaths. SIM_SEEDS sets how many seeds, SIM_SEED one of them.
+// TestFaultyBucket runs seeded mixtures of faults and several deaths. SIM_SEED is the first seed, SIM_SEEDS how many.
 func TestFaultyBucket(t *testing.T) {
 	seeds, first := 30, uint64(1)
-	if n, err := strconv.Atoi(os.Getenv("SIM_SEEDS")); err == nil {
-		seeds = n
-	}
 	if s, err := strconv.ParseUint(os.Getenv("SIM_SEED"), 10, 64); err == nil {
 		seeds, first = 1, s
+	}
+	if n, err := strconv.Atoi(os.Getenv("SIM_SEEDS")); err == nil {
+		seeds = n
 	}
 	for i := range seeds {
 		seed := first + uint64(i)

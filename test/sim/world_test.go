@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,12 +77,7 @@ func (w *world) counted() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls++
-	for _, k := range w.cfg.killAt {
-		if k == w.calls {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(w.cfg.killAt, w.calls)
 }
 
 // start begins another life of the broker.
@@ -123,7 +119,7 @@ func (w *world) start() {
 	n.cancel = cancel
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("SIM_LOG") != "" {
-		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("life", w.lives)
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With(slog.Int("life", w.lives))
 	}
 	go func() {
 		err := server.Serve(ctx, bc, log, n.ln, n.faulty)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,7 @@ import (
 	"github.com/tierlog/tierlog/tiered/history"
 	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
-
-	"log/slog"
+	"github.com/tierlog/tierlog/tiered/rollup"
 )
 
 // bucket is a store that the real engine writes to, and what was acknowledged.
@@ -192,6 +192,7 @@ func rolled(t *testing.T) *bucket {
 	b := newBucket(t)
 	b.maint.RoundSlots = 1
 	b.maint.Grace = time.Hour
+	b.maint.Merges = rollup.MergeConfig{Age: 1, MinInputs: 4}
 	b.start()
 	b.topic("orders", 2)
 	b.topic("quiet", 1)
@@ -203,6 +204,7 @@ func rolled(t *testing.T) *bucket {
 		}
 	}
 	b.eventually("log segments", func() bool { return b.count(manifest.KeySegmentFile, manifest.FileLog) >= 2 })
+	b.eventually("merged segments", func() bool { return b.count(manifest.KeyMerged, "") >= 1 })
 	b.start() // after a crash
 	b.maint.RoundSlots = 1 << 20
 	b.put("orders/0", 5, 300_000)

@@ -11,8 +11,11 @@ import (
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/objstore/mem"
 	"github.com/tierlog/tierlog/record"
+	"github.com/tierlog/tierlog/tiered"
 	"github.com/tierlog/tierlog/tiered/history"
+	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
+	"github.com/tierlog/tierlog/tiered/rollup"
 )
 
 // verify returns what Verify finds in a store.
@@ -96,7 +99,7 @@ func TestVerifyNamesEveryDamage(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []history.Kind{history.KindMetadata, history.KindManifest, history.KindCheckpoint, history.KindWAL, history.KindSegment, history.KindIndex} {
+	for _, kind := range []history.Kind{history.KindMetadata, history.KindManifest, history.KindCheckpoint, history.KindWAL, history.KindMerged, history.KindSegment, history.KindIndex} {
 		if kinds[kind] == 0 {
 			t.Errorf("the bucket has no live object of kind %s", kind)
 		}
@@ -111,8 +114,10 @@ func kindOf(k manifest.Key) history.Kind {
 		return history.KindManifest
 	case manifest.KeyCheckpoint:
 		return history.KindCheckpoint
-	case manifest.KeyWAL, manifest.KeyMerged:
+	case manifest.KeyWAL:
 		return history.KindWAL
+	case manifest.KeyMerged:
+		return history.KindMerged
 	case manifest.KeySegmentFile:
 		if k.File == manifest.FileLog {
 			return history.KindSegment
@@ -145,6 +150,7 @@ func damages(t *testing.T, s *mem.Store, key string, k manifest.Key) []damage {
 		end = 63 // what follows the fence's header says who wrote it, has no checksum and decides nothing
 	}
 	out := []damage{
+		flip(info.Size/7, false), flip(info.Size*6/7, false),
 		flip(0, false), flip(info.Size/3, false), flip(end, false),
 		{"truncation", true, func(s *mem.Store) { s.Tamper(key, func(b []byte) []byte { return b[:len(b)/2] }) }},
 	}
@@ -215,4 +221,144 @@ func reformat(body []byte) []byte {
 func putCRC(dst, data []byte) {
 	sum := crc32.Checksum(data, record.Castagnoli)
 	dst[0], dst[1], dst[2], dst[3] = byte(sum>>24), byte(sum>>16), byte(sum>>8), byte(sum)
+}
+
+// A live broker that writes, rolls up, merges and deletes at once is no reason for a problem.
+func TestVerifyBesideALiveBroker(t *testing.T) {
+	b := newBucket(t)
+	b.maint = tiered.MaintenanceConfig{RoundSlots: 2, Grace: 1, Merges: rollup.MergeConfig{Age: 1, MinInputs: 3}}
+	b.start()
+	b.topic("a", 2)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				b.put(fmt.Sprintf("a/%d", i%2), 2, 20_000)
+			}
+		}
+	}()
+	for range 30 {
+		if problems, _, _ := verify(t, b.store, b, false); len(problems) > 0 {
+			t.Errorf("problems beside a live broker: %v", problems)
+			break
+		}
+	}
+	close(stop)
+	<-stopped
+	if n := len(b.want["a/0"]); n < 10 {
+		t.Fatalf("only %d records were written meanwhile", n)
+	}
+	r := b.reader()
+	if got := values(t, r, "a", 1, 0); !slices.Equal(got, b.want["a/1"]) {
+		t.Fatalf("%d records, want %d", len(got), len(b.want["a/1"]))
+	}
+}
+
+// swapManifest rewrites a partition's manifest.
+func swapManifest(t *testing.T, b *bucket, topic string, index int32, edit func(*manifest.Partition)) {
+	t.Helper()
+	top, _ := b.meta.State().Topic(topic)
+	id := logid.Partition{Topic: top.ID, Index: index}
+	key := (&manifest.Partition{Topic: topic, TopicID: top.ID, Index: index}).Key(b.meta.ClusterID())
+	body, _, err := objstore.ReadAll(t.Context(), b.store, key, 1<<20)
+	b.check(err)
+	m, err := manifest.DecodePartition(body, id)
+	b.check(err)
+	next := m.Next(manifest.Nonce{9})
+	edit(next)
+	body, err = next.Encode()
+	b.check(err)
+	b.store.Tamper(key, func([]byte) []byte { return body })
+}
+
+func TestPages(t *testing.T) {
+	b := rolled(t)
+	b.stop()
+	n := byte(0)
+	swapManifest(t, b, "orders", 0, func(m *manifest.Partition) {
+		pages, err := m.Spill(300, func() (manifest.ULID, manifest.Nonce, error) {
+			n++
+			return manifest.ULID{n}, manifest.Nonce{n}, nil
+		})
+		b.check(err)
+		for i := range pages {
+			body, err := pages[i].Encode()
+			b.check(err)
+			_, err = b.store.Create(t.Context(), m.PageKey(b.meta.ClusterID(), pages[i].Ref()), objstore.Bytes(body))
+			b.check(err)
+		}
+	})
+	if n == 0 {
+		t.Fatal("the manifest has no pages")
+	}
+	for _, from := range []int64{0, 150, 250} {
+		if got := values(t, b.reader(), "orders", 0, from); !slices.Equal(got, b.want["orders/0"][from:]) {
+			t.Fatalf("from %d: %d records", from, len(got))
+		}
+	}
+	if problems, _, _ := verify(t, b.store, b, false); len(problems) > 0 {
+		t.Fatalf("problems: %v", problems)
+	}
+	for _, key := range b.store.Keys() {
+		if k, err := manifest.ParseKey(key); err == nil && k.Kind == manifest.KeyPage {
+			b.store.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+		}
+	}
+	if problems, _, _ := verify(t, b.store, b, true); len(problems) == 0 || !strings.Contains(problems[0].Subject, "/pages/") {
+		t.Fatalf("problems of a damaged page: %v", problems)
+	}
+}
+
+func TestVerifyTellsGapsFromLoss(t *testing.T) {
+	b := rolled(t)
+	b.stop()
+	var cut manifest.Segment
+	swapManifest(t, b, "orders", 0, func(m *manifest.Partition) {
+		cut = m.Segments[0]
+		m.Segments = m.Segments[1:]
+	})
+	problems, notes, _ := verify(t, b.store, b, true)
+	gap := history.Finding{Subject: "orders/0", What: fmt.Sprintf("no records at the offsets from %d to %d", cut.Base, cut.Last)}
+	if len(problems) > 0 || !slices.Contains(notes, gap) {
+		t.Fatalf("problems %v, notes %v; want a note of the gap %v", problems, notes, gap)
+	}
+	orphan := func(f history.Finding) bool {
+		return strings.Contains(f.Subject, cut.ULID.String()) && strings.Contains(f.What, "no manifest names it")
+	}
+	if !slices.ContainsFunc(notes, orphan) {
+		t.Fatalf("the segment that was cut is no orphan: %v", notes)
+	}
+}
+
+func TestSummaries(t *testing.T) {
+	b := rolled(t)
+	s, err := b.reader().Summarize(t.Context(), "ord")
+	b.check(err)
+	if len(s.Topics) != 1 || len(s.Epochs) != 3 || len(s.Brokers) != 1 {
+		t.Fatalf("%+v", s)
+	}
+	for _, p := range s.Topics[0].Partitions {
+		if want := int64(len(b.want[fmt.Sprintf("orders/%d", p.Partition)])); p.Start != 0 || p.End != want {
+			t.Errorf("partition %d: %d to %d, want 0 to %d", p.Partition, p.Start, p.End, want)
+		}
+	}
+	if p := s.Topics[0].Partitions[0]; p.Segments < 2 || p.SegmentBytes < 2<<20 || p.Sections < 1 || p.RolledThrough == 0 {
+		t.Errorf("partition 0: %+v", p)
+	}
+	s, err = history.Take(t.Context(), b.config())
+	b.check(err)
+	objects, size := b.store.Size()
+	if s.Total.Objects != int64(objects) || s.Total.Bytes != size {
+		t.Errorf("total %+v, the bucket has %d objects of %d bytes", s.Total, objects, size)
+	}
+	if s.Garbage.Objects == 0 || s.Garbage.Bytes >= size || s.Usage[history.KindFence].Objects != 2 || s.Usage[history.KindMerged].Objects == 0 {
+		t.Errorf("garbage %+v, usage %+v", s.Garbage, s.Usage)
+	}
+	if want := int64(len(b.want["orders/0"]) + len(b.want["orders/1"])); len(s.Topics) != 2 || s.Topics[0].Records != want {
+		t.Errorf("topics %+v", s.Topics)
+	}
 }

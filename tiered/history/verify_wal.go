@@ -11,6 +11,7 @@ import (
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/record"
+	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
 	"github.com/tierlog/tierlog/tiered/wal"
 )
@@ -163,7 +164,7 @@ func (v *verifier) records(ctx context.Context, o *object) error {
 	n := int64(0)
 	for i := range f.Sections {
 		if err := v.section(s, i, &f.Sections[i]); err != nil {
-			return fmt.Errorf("section %d, of %v-%d: %w", i, f.Sections[i].Topic, f.Sections[i].Partition, bare(err, o.key))
+			return fmt.Errorf("records of %s: %w", v.nameOf(&f.Sections[i]), bare(err, o.key))
 		}
 		for j := range f.Sections[i].Entries {
 			n += f.Sections[i].Entries[j].LastOffset() - f.Sections[i].Entries[j].BaseOffset + 1
@@ -174,6 +175,14 @@ func (v *verifier) records(ctx context.Context, o *object) error {
 		v.note(o.key, "it has %d records, the manifest says %d", n, o.Records)
 	}
 	return nil
+}
+
+// nameOf returns TOPIC/PARTITION of a section, with the topic's id if it was deleted.
+func (v *verifier) nameOf(s *wal.Section) string {
+	if t, ok := v.meta.State().TopicByID(s.Topic); ok {
+		return part{name: t.Name, id: logid.Partition{Topic: s.Topic, Index: s.Partition}}.String()
+	}
+	return fmt.Sprintf("partition %d of the deleted topic %v", s.Partition, s.Topic)
 }
 
 // bare takes the key off the front of an error whose object is named anyway.

@@ -19,6 +19,8 @@ type MergeConfig struct {
 	Age time.Duration
 	// MinInputs is how many objects are worth a run that does not reach Target or MaxInputs (default 8).
 	MinInputs int
+	// Closed says that the WAL has ended: nothing will come to wait for, so that two fresh objects are worth a run.
+	Closed bool
 	// Adopt is the average size of a section in bytes from which on a WAL object stays as it is (default 512 KiB).
 	Adopt int64
 	// Settle is the age from which on what is alive in an object is expected to stay (default 24 hours): by then the
@@ -29,6 +31,8 @@ type MergeConfig struct {
 	// (default 1,024 and 1,000,000).
 	MaxObjects  int
 	MaxSections int
+
+	minFresh int
 }
 
 func (c MergeConfig) withDefaults() MergeConfig {
@@ -37,6 +41,10 @@ func (c MergeConfig) withDefaults() MergeConfig {
 	def(&c.MaxFooters, 8<<20)
 	def(&c.Age, 5*time.Minute)
 	def(&c.MinInputs, 8)
+	c.minFresh = c.MinInputs
+	if c.Closed {
+		c.minFresh = 2
+	}
 	def(&c.Adopt, 512<<10)
 	def(&c.Settle, 24*time.Hour)
 	def(&c.MaxObjects, 1024)
@@ -194,7 +202,7 @@ func (p *mergePlanner) freshDue(r Run, full bool) bool {
 		// One object alone may have the bytes: rewriting it would give the same again, but for the dead ones.
 		return p.living(r) > 1
 	}
-	return p.living(r) >= p.cfg.MinInputs && p.olderThan(&p.objects[r.From], p.cfg.Age)
+	return p.living(r) >= p.cfg.minFresh && p.olderThan(&p.objects[r.From], p.cfg.Age)
 }
 
 func (p *mergePlanner) crowdedDue(r Run, full bool) bool {

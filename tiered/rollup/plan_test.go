@@ -79,6 +79,8 @@ func TestPlanMerges(t *testing.T) {
 		{"a little smaller ones do not", "40*w 8M/8M:17 1h", rollup.MergeConfig{}, []string{"0-16 fresh", "16-32 fresh", "32-40 fresh"}},
 		{"few between large ones stay", "w 8M/8M:1 1h\n7*w 1K/1K:1 1h\nw 8M/8M:1 1h\n7*w 1K/1K:1 1h", rollup.MergeConfig{}, nil},
 		{"many between large ones do not", "w 8M/8M:1 1h\n8*w 1K/1K:1 1h\nw 8M/8M:1 1h\n9*w 1K/1K:1 1h", rollup.MergeConfig{}, []string{"1-9 fresh", "10-19 fresh"}},
+		{"few of a WAL that has ended", "w 1K/1K:1 1h\nw 1K/1K:1 5m", rollup.MergeConfig{Closed: true}, []string{"0-2 fresh"}},
+		{"one of a WAL that has ended", "w 1K/1K:1 1h", rollup.MergeConfig{Closed: true}, nil},
 		{"footers are bounded", "100*w 1K/1K:1 1h", rollup.MergeConfig{MaxFooters: 4000}, []string{"0-20 fresh", "20-40 fresh", "40-60 fresh", "60-80 fresh", "80-100 fresh"}},
 		{"merged once is enough", "500*m 1M/1M:1 9h", rollup.MergeConfig{}, nil},
 

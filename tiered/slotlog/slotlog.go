@@ -172,8 +172,7 @@ func (l *Log) Append(ctx context.Context, next logid.Slot, build func(logid.Slot
 			return 0, err
 		}
 		err = l.Put(ctx, next, p)
-		var taken *LostError
-		if !errors.As(err, &taken) {
+		if !Fenced(err) {
 			return next, err
 		}
 		o, err := l.Read(ctx, next)
