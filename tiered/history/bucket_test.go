@@ -27,6 +27,7 @@ type bucket struct {
 	t     *testing.T
 	store *mem.Store
 	maint tiered.MaintenanceConfig
+	keep  int64               // retention.bytes, -1 for all
 	want  map[string][]string // by TOPIC/PARTITION: values in offset order
 
 	meta    *cluster.Log
@@ -40,7 +41,7 @@ type bucket struct {
 const startMs = 1_800_000_000_000
 
 func newBucket(t *testing.T) *bucket {
-	return &bucket{t: t, store: mem.New(), want: make(map[string][]string), pool: membuf.NewPool(16 << 20)}
+	return &bucket{t: t, store: mem.New(), want: make(map[string][]string), keep: -1, pool: membuf.NewPool(16 << 20)}
 }
 
 func (b *bucket) check(err error) {
@@ -84,7 +85,7 @@ func (b *bucket) open(topic *cluster.Topic) {
 	for i, p := range topic.Partitions {
 		id := logid.Partition{Topic: topic.ID, Index: int32(i)}
 		b.parts[fmt.Sprintf("%s/%d", topic.Name, i)] = b.log.OpenPartition(id, topic.Name, int32(p.LeaderEpoch),
-			tiered.Settings{MaxMessageBytes: 8 << 20, RetentionMs: -1, RetentionBytes: -1, SegmentBytes: 1 << 20})
+			tiered.Settings{MaxMessageBytes: 8 << 20, RetentionMs: -1, RetentionBytes: b.keep, SegmentBytes: 1 << 20})
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/record"
+	"github.com/tierlog/tierlog/tiered"
 	"github.com/tierlog/tierlog/tiered/history"
 	"github.com/tierlog/tierlog/tiered/logid"
 	"github.com/tierlog/tierlog/tiered/manifest"
@@ -182,5 +184,43 @@ func TestReadRefusesADamagedBatch(t *testing.T) {
 	err := b.reader().Read(t.Context(), "a", 0, 0, func(record.Batch) error { t.Fatal("a damaged batch was passed on"); return nil })
 	if !errors.Is(err, history.ErrCorrupt) || errors.Is(err, objstore.ErrNotFound) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// Records below the log start are gone, wherever their bytes still are.
+func TestReadStartsAtTheLogStart(t *testing.T) {
+	b := newBucket(t)
+	b.keep = 1 << 20
+	b.maint = tiered.MaintenanceConfig{RoundSlots: 1, RetentionInterval: 10 * time.Millisecond, Grace: time.Hour}
+	b.start()
+	b.topic("a", 1)
+	for range 40 {
+		b.put("a/0", 10, 9_000)
+	}
+	var start logid.Offset
+	b.eventually("the log start moves", func() bool {
+		bounds, err := b.reader().Bounds(t.Context(), "a", 0)
+		b.check(err)
+		start = bounds.Start
+		return start > 0
+	})
+	b.stop()
+	r := b.reader()
+	bounds, err := r.Bounds(t.Context(), "a", 0)
+	if err != nil || bounds.Start < start || bounds.End != 400 {
+		t.Fatalf("bounds %+v, %v", bounds, err)
+	}
+	var first int64 = -1
+	err = r.Read(t.Context(), "a", 0, 0, func(batch record.Batch) error {
+		if first < 0 {
+			first = batch.BaseOffset()
+		}
+		return nil
+	})
+	if err != nil || first != int64(bounds.Start) {
+		t.Fatalf("the first batch is at %d, %v; want the log start %d", first, err, bounds.Start)
+	}
+	if problems, _, _ := verify(t, b.store, b, false); len(problems) > 0 {
+		t.Fatalf("problems: %v", problems)
 	}
 }
