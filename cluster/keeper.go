@@ -13,7 +13,7 @@ import (
 	"github.com/tierlog/tierlog/tiered/manifest"
 )
 
-// Run keeps the lease and follows the log until ctx ends, which gives nil; this epoch is over, which gives ErrFenced; or
+// Run keeps the lease and follows the log until ctx ends or Leave is done, which gives nil; this epoch is over, which gives ErrFenced; or
 // the log can not be followed any further, which gives ErrCorrupt or ErrNewer. It runs at most once.
 func (m *Membership) Run(ctx context.Context) error {
 	if m.running.Swap(true) {
@@ -25,13 +25,22 @@ func (m *Membership) Run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-m.fenced:
+			if m.leaving.Load() {
+				return errLeft
+			}
 			return ErrFenced
 		case <-gctx.Done():
 			return nil
 		}
 	})
-	return g.Wait()
+	if err := g.Wait(); !errors.Is(err, errLeft) {
+		return err
+	}
+	return nil
 }
+
+// errLeft ends Run after Leave.
+var errLeft = errors.New("left")
 
 // follow polls the log. Failures of the store are logged once until a poll succeeds again.
 func (m *Membership) follow(ctx context.Context) error {

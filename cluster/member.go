@@ -34,6 +34,7 @@ type Membership struct {
 	start  time.Time // of the monotonic clock; validUntil counts from here
 
 	validUntil atomic.Int64 // nanoseconds after start until which the lease holds
+	leaving    atomic.Bool
 	fenced     chan struct{}
 	fence      sync.Once
 
@@ -63,7 +64,7 @@ func (l *Log) Join(ctx context.Context, m Member) (*Membership, error) {
 		return nil, fmt.Errorf("draw an incarnation: %w", err)
 	}
 	for {
-		if err := l.Poll(ctx); err != nil {
+		if err := l.pollUntil(ctx); err != nil {
 			return nil, err
 		}
 		removes, err := l.outlive(ctx, m.Node)
@@ -86,6 +87,20 @@ func (l *Log) Join(ctx context.Context, m Member) (*Membership, error) {
 			return nil, fmt.Errorf("join the cluster: %w", err)
 		}
 		return l.joined(m, logid.Epoch(slot), sent), nil
+	}
+}
+
+// pollUntil is Poll that waits for the store to be available.
+func (l *Log) pollUntil(ctx context.Context) error {
+	for n := 1; ; n++ {
+		err := l.Poll(ctx)
+		if !errors.Is(err, objstore.ErrUnavailable) {
+			return err
+		}
+		l.cfg.Logger.WarnContext(ctx, "the metadata log can not be read; trying again", slog.Any("error", err))
+		if werr := (objstore.Backoff{}).Wait(ctx, n); werr != nil {
+			return errors.Join(werr, err)
+		}
 	}
 }
 
@@ -260,8 +275,10 @@ func (m *Membership) observe(s *State) {
 	}
 }
 
-// Leave ends this epoch in the log, so that the next broker need not wait. Call it last, when all is flushed.
+// Leave ends this epoch in the log, so that the next broker need not wait. Call it last, when all is flushed. It closes
+// Fenced, and ends Run, which then returns nil.
 func (m *Membership) Leave(ctx context.Context) error {
+	m.leaving.Store(true)
 	_, err := m.log.Propose(ctx, func(*State) ([]Record, error) {
 		return []Record{&BrokerRemoved{Epoch: m.epoch, Left: true}}, nil
 	})
