@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
@@ -18,6 +19,9 @@ import (
 
 // tailSize is how much of a slot's object is read at first; larger ones take a second request.
 const tailSize = 16 << 10
+
+// attemptTimeout bounds one attempt to win a slot, so that a request that hangs does not hold up the log.
+const attemptTimeout = 15 * time.Second
 
 // Log is the metadata log of one cluster and the state that it gives. All methods may be called concurrently.
 type Log struct {
@@ -63,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	slots, err := slotlog.New(slotlog.Config{
-		Store: cfg.Store, TailSize: tailSize,
+		Store: cfg.Store, TailSize: tailSize, Persist: objstore.Persist{Attempt: attemptTimeout, Log: cfg.Logger},
 		Key: func(s logid.Slot) string {
 			return manifest.Key{Kind: manifest.KeyMeta, Cluster: l.cluster.ID, Slot: s}.String()
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
@@ -33,15 +34,17 @@ type End struct {
 // Passing failures of the store are retried until ctx ends; other errors, and those of visit, end the walk.
 func (l *Log) Walk(ctx context.Context, from logid.Slot, visit func(Object) error) (End, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	var reads sync.WaitGroup
+	defer reads.Wait() // no request outlives the walk
 	defer cancel()
 	window := make([]chan probe, l.cfg.ReadAhead)
 	ahead := func(s logid.Slot) {
 		c := make(chan probe, 1)
 		window[uint64(s)%uint64(len(window))] = c
-		go func() {
+		reads.Go(func() {
 			o, ok, err := l.tail(ctx, s)
 			c <- probe{o, ok, err}
-		}()
+		})
 	}
 	for i := range window {
 		ahead(from + logid.Slot(i))
