@@ -13,7 +13,9 @@ import (
 func TestTranscript(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec := objtest.NewRecorder(objtest.NewMem(), objtest.RecorderConfig{
-			Skip: func(c objtest.Call) bool { return (c.Op == "read" || c.Op == "suffix") && strings.Contains(c.Key, "/meta/log/") },
+			Skip: func(c objtest.Call) bool {
+				return (c.Op == "read" || c.Op == "suffix") && strings.Contains(c.Key, "/meta/log/")
+			},
 		})
 		life := func(first int) {
 			rec.Note("open")

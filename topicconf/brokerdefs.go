@@ -111,7 +111,7 @@ var brokerDefs = sortedDefs([]Def{
 		Doc: "The default of the topic setting of the same name; always met, since the bucket makes records durable.",
 	},
 	{
-		Name: "num.partitions", Type: Int, Default: "1", Valid: "[1,...]", Importance: Medium, ReadOnly: true, check: atLeast(1),
+		Name: "num.partitions", Type: Int, Default: "1", Valid: "[1,...,100000]", Importance: Medium, ReadOnly: true, check: within(1, 100_000),
 		Doc: "How many partitions a topic gets that is created without a number.",
 	},
 	{
