@@ -204,8 +204,11 @@ func rolled(t *testing.T) *bucket {
 			b.put("quiet/0", 1, 50)
 		}
 	}
-	b.eventually("log segments", func() bool { return b.count(manifest.KeySegmentFile, manifest.FileLog) >= 2 })
-	b.eventually("merged segments", func() bool { return b.count(manifest.KeyMerged, "") >= 1 })
+	b.eventually("log segments and merged segments", func() bool {
+		b.put("orders/0", 10, 9_000) // which wakes the maintenance
+		b.put("orders/1", 3, 100)
+		return b.count(manifest.KeySegmentFile, manifest.FileLog) >= 2 && b.count(manifest.KeyMerged, "") >= 1
+	})
 	b.start() // after a crash
 	b.maint.RoundSlots = 1 << 20
 	b.put("orders/0", 5, 300_000)

@@ -111,8 +111,8 @@ type census struct {
 	live    map[logid.TopicID]bool
 	jobs    map[string]bool // declared outputs of jobs
 	queued  map[string]bool // in the deletion journal
-	// beyond counts the objects in slots after the end of a WAL, folders the checkpoints and merged segments of an epoch.
-	beyond, folders map[logid.Epoch]int
+	// beyond counts the objects in slots after the end of a WAL; the others count what is in its folders.
+	beyond, checkpoints, merged map[logid.Epoch]int
 }
 
 // takeCensus lists the bucket. It must be done before what names objects is read: what is written in between is then
@@ -129,7 +129,8 @@ func takeCensus(ctx context.Context, s objstore.Store) (map[string]int64, error)
 func newCensus(c logid.ClusterID, sizes map[string]int64, v *view) *census {
 	n := &census{
 		cluster: c, sizes: sizes, named: make(map[string]bool), epochs: make(map[logid.Epoch]*epoch), live: make(map[logid.TopicID]bool),
-		jobs: make(map[string]bool), queued: make(map[string]bool), beyond: make(map[logid.Epoch]int), folders: make(map[logid.Epoch]int),
+		jobs: make(map[string]bool), queued: make(map[string]bool),
+		beyond: make(map[logid.Epoch]int), checkpoints: make(map[logid.Epoch]int), merged: make(map[logid.Epoch]int),
 	}
 	for _, e := range v.epochs {
 		n.epochs[e.Epoch] = e
@@ -149,8 +150,10 @@ func newCensus(c logid.ClusterID, sizes map[string]int64, v *view) *census {
 		case e == nil:
 		case k.Kind == manifest.KeyWAL && k.Slot > e.end:
 			n.beyond[k.Epoch]++
-		case k.Kind == manifest.KeyMerged || k.Kind == manifest.KeyCheckpoint:
-			n.folders[k.Epoch]++
+		case k.Kind == manifest.KeyMerged:
+			n.merged[k.Epoch]++
+		case k.Kind == manifest.KeyCheckpoint:
+			n.checkpoints[k.Epoch]++
 		}
 	}
 	return n

@@ -40,7 +40,7 @@ func (v *verifier) wals(ctx context.Context) error {
 func (v *verifier) epoch(ctx context.Context, e *epoch) error {
 	c := v.census.cluster
 	manifestKey := (&manifest.WAL{Epoch: e.Epoch}).Key(c)
-	beyond, folders := v.census.beyond[e.Epoch], v.census.folders[e.Epoch]
+	beyond := v.census.beyond[e.Epoch]
 	switch {
 	case e.manifest != nil:
 		v.seen.Objects.Add(1)
@@ -49,8 +49,11 @@ func (v *verifier) epoch(ctx context.Context, e *epoch) error {
 				return err
 			}
 		}
-	case folders > 0:
-		v.problem(manifestKey, "it is missing or cannot be used, and there are %d checkpoints or merged segments of the epoch", folders)
+	case v.census.merged[e.Epoch] > 0 || v.census.checkpoints[e.Epoch] > 1 || v.sealed(e):
+		v.problem(manifestKey, "it is missing or cannot be used, and it named %d checkpoints and %d merged segments",
+			v.census.checkpoints[e.Epoch], v.census.merged[e.Epoch])
+	case v.census.checkpoints[e.Epoch] > 0:
+		v.note(manifestKey, "it is missing, and there is a first checkpoint: the broker is about to write it, or ended before it could")
 	}
 	if e.fenced {
 		return v.fence(ctx, e)
@@ -66,6 +69,16 @@ func (v *verifier) epoch(ctx context.Context, e *epoch) error {
 		v.note(next, "the WAL has no fence yet: the next broker that starts writes it")
 	}
 	return nil
+}
+
+// sealed tells whether a broker that came later has recovered an epoch, and so has written its manifest.
+func (v *verifier) sealed(e *epoch) bool {
+	for _, later := range v.view.epochs {
+		if later.Epoch > e.Epoch && later.manifest != nil && later.manifest.Checkpoint != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // checkpoint checks the checkpoint that an epoch's manifest names, also where a later epoch has a newer one.

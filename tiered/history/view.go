@@ -94,7 +94,7 @@ func loadView(ctx context.Context, cfg *Config, meta *cluster.Log, f fault) (*vi
 }
 
 // reloads is how often something that a live broker replaced is looked up again.
-const reloads = 5
+const reloads = 10
 
 // errMoved: what was read has been replaced meanwhile.
 var errMoved = errors.New("replaced by a live broker")
