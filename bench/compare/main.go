@@ -16,7 +16,7 @@
 //     medians over the rounds.
 //   - Client and broker share the machine's cores. The broker's CPU-seconds (user and system, from /proc) are
 //     therefore the sharper figure than its rate; they include two seconds after the load, for work put off.
-//   - Fresh memory is slow on virtual machines: -warm fills it once before the first round.
+//   - Fresh memory is slow on virtual machines: every round begins with filling what is free (-warm).
 package main
 
 import (
@@ -90,7 +90,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds; figures are medians over them")
 	flags.BoolVar(&o.smoke, "smoke", false, "tiny sizes and one round: only shows that everything runs")
-	flags.BoolVar(&o.warm, "warm", true, "fill free memory once before the first round")
+	flags.BoolVar(&o.warm, "warm", true, "fill free memory once before each round")
 	flags.StringVar(&o.root, "root", ".", "the repository")
 	flags.StringVar(&o.dir, "dir", "", "folder for the systems' data (default: a temporary one)")
 	flags.StringVar(&o.out, "out", "", "folder for compare.md and compare.json (default: .bin/compare of the repository)")
