@@ -3,7 +3,6 @@ package tiered
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -31,6 +30,7 @@ type flusher struct {
 	nextSlot logid.Slot    // the slot of the next flight
 	forced   bool          // seal now, whatever the interval
 	waiters  []drainWaiter // of drain
+	ended    bool          // abandon was called: no flight starts any more
 
 	pubMu sync.Mutex // serialises publishing; taken before Partition.mu
 }
@@ -50,6 +50,8 @@ type flight struct {
 	localEnd uint64 // local files below this number hold nothing newer than this slot
 	finished bool
 	err      error
+	// abandoned says that the log ended while the flight was being written: its buffers go when the write returns.
+	abandoned bool
 }
 
 // flightSection is one partition's part of a flight.
@@ -59,6 +61,7 @@ type flightSection struct {
 	pos     int64
 	size    int64
 	maxTs   int64
+	crc     uint32
 }
 
 func newFlusher(l *Log, first logid.Slot) *flusher {
@@ -170,6 +173,7 @@ func (f *flusher) seal(ctx context.Context) {
 	b := wal.NewBuilder(wal.Header{
 		Kind: wal.Data, Cluster: f.l.cfg.Cluster, Epoch: f.l.cfg.Epoch, Slot: fl.slot, Through: fl.slot, Nonce: rand.Uint64(),
 	})
+	var sections []flightSection
 	for _, p := range dirty {
 		batches, n := f.take(p)
 		if len(batches) == 0 {
@@ -181,15 +185,27 @@ func (f *flusher) seal(ctx context.Context) {
 			b.Batch(batches[i].batch)
 			s.maxTs = max(s.maxTs, batches[i].batch.MaxTimestamp())
 		}
-		s.size = b.Pos() - s.pos
+		s.size, s.crc = b.Pos()-s.pos, b.SectionCRC()
 		fl.bytes += n
-		fl.sections = append(fl.sections, s)
+		sections = append(sections, s)
 	}
-	if len(fl.sections) == 0 {
+	if len(sections) == 0 {
 		f.giveBack(fl)
 		return
 	}
 	fl.object = b.Finish()
+	f.mu.Lock()
+	ended := f.ended
+	if !ended {
+		fl.sections = sections
+	}
+	f.mu.Unlock()
+	if ended {
+		for i := range sections {
+			failBatches(sections[i].batches, f.l.Err())
+		}
+		return
+	}
 	f.l.cfg.Metrics.sealed(fl)
 	f.l.tasks.Go(func() { f.finished(fl, f.put(ctx, fl)) })
 }
@@ -244,7 +260,12 @@ func (f *flusher) finished(fl *flight, err error) {
 	defer f.pubMu.Unlock()
 	f.mu.Lock()
 	fl.finished, fl.err = true, err
+	abandoned := fl.abandoned
 	f.mu.Unlock()
+	if abandoned {
+		fl.release()
+		return
+	}
 	for {
 		f.mu.Lock()
 		if len(f.flights) == 0 || !f.flights[0].finished {
@@ -282,21 +303,35 @@ func (f *flusher) drained(slot logid.Slot) []chan error {
 	return ready
 }
 
-// abandon fails everything that is not published: the log is over. Callers hold pubMu.
+// end abandons the log because of something that was found outside of a flush.
+func (f *flusher) end(err error) {
+	f.pubMu.Lock()
+	defer f.pubMu.Unlock()
+	f.abandon(err)
+}
+
+// abandon fails everything that is not published: the log is over. Callers hold pubMu. A flight that is still being
+// sealed has no sections yet; seal fails them itself.
 func (f *flusher) abandon(err error) {
 	f.l.fail(err)
 	f.mu.Lock()
+	f.ended = true
 	flights, waiters := f.flights, f.waiters
 	f.flights, f.waiters = nil, nil
+	for _, fl := range flights {
+		fl.abandoned = !fl.finished
+	}
 	f.mu.Unlock()
 	for _, fl := range flights {
 		for i := range fl.sections {
-			failBatches(fl.sections[i].batches, err)
+			failCommits(fl.sections[i].batches, err)
+		}
+		if !fl.abandoned {
+			fl.release()
 		}
 	}
+	f.failPending(err)
 	for _, p := range f.l.Partitions() {
-		batches, _ := f.take(p)
-		failBatches(batches, err)
 		p.mu.Lock()
 		dups := p.dupWaiters
 		p.dupWaiters = nil
@@ -311,11 +346,28 @@ func (f *flusher) abandon(err error) {
 }
 
 func failBatches(batches []pendingBatch, err error) {
+	failCommits(batches, err)
+	releaseBatches(batches)
+}
+
+func failCommits(batches []pendingBatch, err error) {
 	for i := range batches {
-		batches[i].buf.Release()
 		if c := batches[i].commit; c != nil {
 			c.finish(err)
 		}
+	}
+}
+
+func releaseBatches(batches []pendingBatch) {
+	for i := range batches {
+		batches[i].buf.Release()
+	}
+}
+
+// release gives back the buffers of a flight that will not be published.
+func (fl *flight) release() {
+	for i := range fl.sections {
+		releaseBatches(fl.sections[i].batches)
 	}
 }
 
@@ -347,23 +399,26 @@ func (f *flusher) drain(ctx context.Context) error {
 	}
 }
 
-// stop makes later appends fail.
-func (f *flusher) stop() {
+// stop makes later appends fail, and those that came after the last flush; it returns how many batches these were.
+func (f *flusher) stop() (late int) {
 	for _, p := range f.l.Partitions() {
 		p.close()
 	}
 	f.pubMu.Lock()
 	defer f.pubMu.Unlock()
-	if errors.Is(f.l.Err(), ErrFenced) {
-		return
-	}
-	f.abandonPending(ErrClosed)
+	return f.failPending(ErrClosed)
 }
 
-// abandonPending fails batches that came after the last flush of an orderly stop.
-func (f *flusher) abandonPending(err error) {
-	for _, p := range f.l.Partitions() {
+// failPending fails the batches that are in no flight. Those of partitions that were closed are found as dirty only.
+func (f *flusher) failPending(err error) (n int) {
+	f.mu.Lock()
+	parts := f.dirty
+	f.dirty = nil
+	f.mu.Unlock()
+	for _, p := range append(parts, f.l.Partitions()...) {
 		batches, _ := f.take(p)
 		failBatches(batches, err)
+		n += len(batches)
 	}
+	return n
 }

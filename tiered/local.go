@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -156,9 +157,9 @@ func (f *localFiles) run() {
 type localWriter struct {
 	f      *localFiles
 	file   *os.File
-	num    uint64
-	size   int64 // of the file's good part
-	broken bool  // the last write failed: said once
+	num    uint64 // of the file that was written to last
+	size   int64  // of the good part of file num
+	broken bool   // the last write failed: said once
 	iov    net.Buffers
 	heads  []byte
 }
@@ -208,13 +209,8 @@ func (w *localWriter) report(err error) {
 
 // write appends one group to its file with vectored writes.
 func (w *localWriter) write(group []localBatch) error {
-	if w.file == nil || w.num != group[0].file {
-		w.closeFile()
-		file, err := os.OpenFile(w.f.path(group[0].file), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-		if err != nil {
-			return err
-		}
-		w.file, w.num, w.size = file, group[0].file, 0
+	if err := w.open(group[0].file); err != nil {
+		return err
 	}
 	w.iov, w.heads = w.iov[:0], w.heads[:0]
 	if need := len(group) * localHeader; cap(w.heads) < need {
@@ -229,15 +225,43 @@ func (w *localWriter) write(group []localBatch) error {
 	}
 	if err := writeVector(w.file, w.iov); err != nil {
 		// Cut what was written of the group, so that later frames are found.
-		if terr := w.file.Truncate(w.size); terr != nil {
-			w.closeFile()
-		} else if _, serr := w.file.Seek(w.size, 0); serr != nil {
-			w.closeFile()
+		if rerr := w.rewind(); rerr != nil {
+			w.closeFile() // open repairs it
 		}
 		return err
 	}
 	w.size += total
 	return nil
+}
+
+// open makes a file the one that is written to. One that was closed after a failed write keeps its good part.
+func (w *localWriter) open(num uint64) error {
+	if w.file != nil && w.num == num {
+		return nil
+	}
+	w.closeFile()
+	if w.num != num {
+		w.num, w.size = num, 0
+	}
+	file, err := os.OpenFile(w.f.path(num), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	w.file = file
+	if err := w.rewind(); err != nil {
+		w.closeFile()
+		return err
+	}
+	return nil
+}
+
+// rewind cuts the file behind its good part.
+func (w *localWriter) rewind() error {
+	if err := w.file.Truncate(w.size); err != nil {
+		return err
+	}
+	_, err := w.file.Seek(w.size, io.SeekStart)
+	return err
 }
 
 func appendLocalHeader(dst []byte, b *localBatch) []byte {

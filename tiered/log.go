@@ -235,13 +235,13 @@ func (l *Log) Close(ctx context.Context) error {
 	if err == nil && l.Err() == nil {
 		err = l.maint.checkpointNow(ctx)
 	}
-	l.flush.stop()
+	late := l.flush.stop()
 	l.cancel()
 	l.tasks.Wait()
 	defer l.unlock()
 	if l.local != nil {
 		// Unless all is in the bucket, the files are what the next start finishes the epoch with.
-		err = errors.Join(err, l.local.close(err == nil && l.Err() == nil))
+		err = errors.Join(err, l.local.close(err == nil && l.Err() == nil && late == 0))
 	}
 	return err
 }

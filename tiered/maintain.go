@@ -63,6 +63,9 @@ type maintainer struct {
 	mu    sync.Mutex
 	bytes int64 // published since the last round; owned by mu
 	slots int   // owned by mu
+	// stale says that something is in no checkpoint yet: what recovery found, log segments that were cut, or what a
+	// checkpoint that failed should have held. Objects are not rewritten or dropped while it is; owned by mu.
+	stale bool
 	// deleted are partitions whose log segments are to go; owned by mu.
 	deleted []*Partition
 
@@ -71,7 +74,7 @@ type maintainer struct {
 }
 
 func newMaintainer(l *Log) *maintainer {
-	m := &maintainer{l: l, kick: make(chan struct{}, 1), turn: make(chan struct{}, 1), garbage: &garbage{l: l}}
+	m := &maintainer{l: l, kick: make(chan struct{}, 1), turn: make(chan struct{}, 1), garbage: &garbage{l: l}, stale: len(l.epochs) > 1}
 	m.turn <- struct{}{}
 	return m
 }
@@ -137,7 +140,7 @@ func (m *maintainer) logged(ctx context.Context, f func(context.Context) error) 
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, ErrFenced):
-		m.l.fail(err)
+		m.l.flush.end(err)
 	default:
 		m.l.cfg.Logger.WarnContext(ctx, "maintenance failed; it will be tried again", slog.Any("err", err))
 		m.l.cfg.Metrics.maintenanceFailed()
@@ -146,39 +149,47 @@ func (m *maintainer) logged(ctx context.Context, f func(context.Context) error) 
 
 // start ends the replay of earlier epochs: what recovery found is written down under this epoch.
 func (m *maintainer) start(ctx context.Context) error {
-	if err := m.garbage.load(ctx); err != nil {
-		return err
-	}
-	m.l.objMu.Lock()
-	previous := len(m.l.epochs) > 1
-	m.l.objMu.Unlock()
-	if !previous {
+	return errors.Join(m.garbage.load(ctx), m.checkpointStale(ctx))
+}
+
+// checkpointStale writes a checkpoint if there is anything that none has.
+func (m *maintainer) checkpointStale(ctx context.Context) error {
+	m.mu.Lock()
+	stale := m.stale
+	m.mu.Unlock()
+	if !stale {
 		return nil
 	}
 	return m.checkpoint(ctx, nil)
+}
+
+func (m *maintainer) markStale(yes bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stale = yes
 }
 
 // round cuts log segments, then writes a checkpoint if there is anything new, then rewrites and drops objects. The
 // checkpoint comes before any object is dropped: a process that takes over must know that log segments hold its records.
 func (m *maintainer) round(ctx context.Context) error {
 	m.mu.Lock()
-	fresh := m.slots > 0
+	m.stale = m.stale || m.slots > 0
 	m.bytes, m.slots = 0, 0
 	m.mu.Unlock()
 	w, err := m.worker(ctx)
 	if err != nil {
 		return err
 	}
-	var failed error
+	failed := m.garbage.load(ctx)
 	if w != nil {
-		var cut bool
-		cut, failed = m.cutSegments(ctx, w)
-		fresh = fresh || cut
-	}
-	if fresh {
-		if err := m.checkpoint(ctx, nil); err != nil {
-			return errors.Join(failed, err)
+		cut, err := m.cutSegments(ctx, w)
+		failed = errors.Join(failed, err)
+		if cut {
+			m.markStale(true)
 		}
+	}
+	if err := m.checkpointStale(ctx); err != nil {
+		return errors.Join(failed, err)
 	}
 	failed = errors.Join(failed, m.dropDeleted(ctx))
 	if w != nil {
@@ -190,7 +201,7 @@ func (m *maintainer) round(ctx context.Context) error {
 // checkpointNow writes a last checkpoint, for an orderly stop.
 func (m *maintainer) checkpointNow(ctx context.Context) error {
 	m.mu.Lock()
-	idle := m.slots == 0
+	idle := m.slots == 0 && !m.stale
 	m.mu.Unlock()
 	if idle {
 		return nil
@@ -239,6 +250,7 @@ func (m *maintainer) checkpoint(ctx context.Context, starts map[*Partition]int64
 	if err != nil {
 		return err
 	}
+	m.markStale(false)
 	for p, start := range starts {
 		p.advanceStart(start)
 	}

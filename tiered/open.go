@@ -79,13 +79,18 @@ func (l *Log) settle(b localBatch) {
 		return
 	}
 	p.mu.Lock()
-	if last := b.batch.LastOffset(); last >= p.hw && !p.closed && l.Err() == nil {
+	last, err := b.batch.LastOffset(), p.writable()
+	durable := last < p.hw
+	if !durable && err == nil {
 		p.dupWaiters = append(p.dupWaiters, dupWaiter{last: last, commit: b.commit})
 		p.mu.Unlock()
 		return
 	}
 	p.mu.Unlock()
-	b.commit.finish(l.Err())
+	if durable {
+		err = nil
+	}
+	b.commit.finish(err)
 }
 
 // isDamage tells errors that say something about an object from those of a bucket that is away.

@@ -169,7 +169,7 @@ func (p *Partition) Append(b record.Batch, buf *membuf.Buf, acks Acks, c *Commit
 		prod := p.producers[entry.ProducerID]
 		if d := prod.duplicate(&entry); d != nil {
 			res.BaseOffset, res.Duplicate = d.base, true
-			if acks == AcksAll && d.last >= p.hw {
+			if acks != AcksNone && d.last >= p.hw {
 				c.add()
 				p.dupWaiters = append(p.dupWaiters, dupWaiter{last: d.last, commit: c})
 			}
@@ -203,17 +203,21 @@ func (p *Partition) writable() error {
 func (p *Partition) enqueue(b record.Batch, buf *membuf.Buf, acks Acks, c *Commit) {
 	pb := pendingBatch{batch: b, buf: buf}
 	buf.Retain()
-	switch {
-	case acks == AcksAll, acks == AcksLocal && p.log.local == nil:
+	local := acks == AcksLocal && p.log.local != nil
+	if acks != AcksNone {
 		c.add()
-		pb.commit = c
-	case acks == AcksLocal:
-		c.add()
-		buf.Retain()
-		p.log.local.append(localBatch{id: p.id, batch: b, buf: buf, commit: c})
+		if !local {
+			pb.commit = c
+		}
 	}
 	p.pending = append(p.pending, pb)
 	p.log.flush.added(p, int64(len(b)))
+	if local {
+		// Only now: a seal rotates the local files before it looks for dirty partitions, so that what is in a file
+		// below the new one must be listed already. Else the file would go with a flight that misses the batch.
+		buf.Retain()
+		p.log.local.append(localBatch{id: p.id, batch: b, buf: buf, commit: c})
+	}
 }
 
 // wake lets every waiter look again.

@@ -51,33 +51,46 @@ func (p *Partition) read(ctx context.Context, r ReadRequest, out *Slices) (Offse
 		return o, p.readRolled(ctx, r, out)
 	}
 	i := p.find(r.Offset)
-	if (i == len(p.extents) || i == 0 && p.extents[0].base > r.Offset) && !p.log.isIndexed() {
-		p.mu.Unlock()
-		if err := p.log.waitIndexed(ctx); err != nil {
-			return o, fmt.Errorf("%w: %w", ErrStorage, err)
+	if i == len(p.extents) || p.extents[i].base > r.Offset {
+		edge := i == len(p.extents) || i == 0
+		if indexed := p.log.isIndexed(); edge && !(indexed && p.rolledKnown) {
+			p.mu.Unlock()
+			if err := p.learn(ctx, indexed); err != nil {
+				return o, err
+			}
+			return p.read(ctx, r, out)
 		}
-		return p.read(ctx, r, out)
+		if i == len(p.extents) || p.log.damaged.Load() > 0 {
+			p.mu.Unlock()
+			return o, fmt.Errorf("%w: offset %d of %s-%d may be in an object that cannot be read", ErrStorage, r.Offset, p.topic, p.id.Index)
+		}
 	}
-	if i < len(p.extents) && p.extents[i].tail != nil {
+	if p.extents[i].tail != nil {
 		p.readTail(i, r, out)
 		p.mu.Unlock()
 		return o, nil
 	}
-	if i < len(p.extents) && p.extents[i].base > r.Offset && i == 0 && !p.rolledKnown {
-		// Log segments may hold it that were listed just before a crash, after the last checkpoint.
-		p.mu.Unlock()
-		if err := p.learnRolled(ctx); err != nil {
-			return o, err
-		}
-		return p.read(ctx, r, out)
-	}
-	if i < len(p.extents) && p.extents[i].base > r.Offset && p.log.damaged.Load() > 0 {
-		p.mu.Unlock()
-		return o, fmt.Errorf("%w: offset %d of %s-%d may be in an object that cannot be read", ErrStorage, r.Offset, p.topic, p.id.Index)
-	}
 	cold := p.coldRun(i, r.MaxBytes)
 	p.mu.Unlock()
 	return o, p.readCold(ctx, cold, r, out)
+}
+
+// learn completes what is known of where the partition's records are: the extents, or else the log segments that were
+// listed just before a crash, after the last checkpoint.
+func (p *Partition) learn(ctx context.Context, indexed bool) error {
+	if indexed {
+		return p.learnRolled(ctx)
+	}
+	if err := p.log.waitIndexed(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return nil
+}
+
+// hole tells whether records may be missing before extent i: then a read must end there, not pass over them. Callers
+// hold p.mu.
+func (p *Partition) hole(i int) bool {
+	return p.log.damaged.Load() > 0 && p.extents[i].base > p.extents[i-1].last+1
 }
 
 // learnRolled compares the partition with its manifest, once.
@@ -99,7 +112,7 @@ func (p *Partition) learnRolled(ctx context.Context) error {
 func (p *Partition) readTail(i int, r ReadRequest, out *Slices) {
 	left := r.MaxBytes
 	one := r.OneMore
-	for ; i < len(p.extents) && p.extents[i].tail != nil; i++ {
+	for first := i; i < len(p.extents) && p.extents[i].tail != nil && (i == first || !p.hole(i)); i++ {
 		tail := p.extents[i].tail
 		j := sort.Search(len(tail), func(j int) bool { return tail[j].batch.LastOffset() >= r.Offset })
 		for ; j < len(tail); j++ {
@@ -127,7 +140,7 @@ func (p *Partition) coldRun(i, maxBytes int) []coldExtent {
 	var run []coldExtent
 	for bytes := int64(0); i < len(p.extents) && len(run) < 64; i++ {
 		e := &p.extents[i]
-		if e.tail != nil {
+		if e.tail != nil || len(run) > 0 && p.hole(i) {
 			break
 		}
 		run = append(run, coldExtent{src: &e.obj.source, obj: e.obj, base: e.base, last: e.last, pos: e.pos, size: e.size})

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -210,24 +211,20 @@ func (r *recovery) applyListed(ctx context.Context, objects []*object) error {
 // walk replays the WAL objects from a slot on, several reads at a time, up to the first missing slot or the fence.
 func (r *recovery) walk(ctx context.Context, w *epochLog, from logid.Slot) (end logid.Slot, fenced bool, err error) {
 	for window := 1; ; window = readAhead {
-		footers := make([]*wal.Footer, window)
-		g, gctx := errgroup.WithContext(ctx)
+		footers, errs := make([]*wal.Footer, window), make([]error, window)
+		first := from
+		var g sync.WaitGroup
 		for i := range window {
-			g.Go(func() error {
-				f, _, err := r.l.readFooter(gctx, r.slotKey(w.epoch, from+logid.Slot(i)), 0)
-				if errors.Is(err, objstore.ErrNotFound) {
-					return nil
-				}
-				footers[i] = f
-				return err
-			})
+			g.Go(func() { footers[i], _, errs[i] = r.l.readFooter(ctx, r.slotKey(w.epoch, first+logid.Slot(i)), 0) })
 		}
-		if err := g.Wait(); err != nil {
-			return 0, false, err
-		}
-		for _, f := range footers {
-			if f == nil {
+		g.Wait()
+		for i, f := range footers {
+			// What was read ahead beyond the end of the log does not count, whatever it is.
+			switch {
+			case errors.Is(errs[i], objstore.ErrNotFound):
 				return from, false, nil
+			case errs[i] != nil:
+				return 0, false, errs[i]
 			}
 			if f.Header.Epoch != w.epoch || f.Header.Slot != from {
 				return 0, false, fmt.Errorf("%w: object at slot %d of epoch %d says slot %d of epoch %d", wal.ErrCorrupt, from, w.epoch, f.Header.Slot, f.Header.Epoch)
@@ -290,7 +287,7 @@ func (r *recovery) apply(o *object, f *wal.Footer) {
 }
 
 func sectionExtent(o *object, s *wal.Section) extent {
-	return extent{base: s.BaseOffset(), last: s.LastOffset(), maxTs: s.MaxTimestamp(), obj: o, pos: s.Pos, size: s.Len, epoch: s.LeaderEpoch}
+	return extent{base: s.BaseOffset(), last: s.LastOffset(), maxTs: s.MaxTimestamp(), obj: o, pos: s.Pos, size: s.Len, epoch: s.LeaderEpoch, crc: s.CRC}
 }
 
 func (p *recoveredPartition) recordProducer(e *wal.Entry, nowMs int64) {
