@@ -89,12 +89,26 @@ func Verify(ctx context.Context, cfg Config, opts VerifyOptions, seen *Verified)
 	if err := v.partitions(ctx); err != nil {
 		return err
 	}
+	v.orphans()
+	return nil
+}
+
+// orphans notes what nothing needs. What a broker is about to delete is summed up.
+func (v *verifier) orphans() {
+	var queued Measure
 	for _, key := range v.census.keys() {
-		if why, ok := v.census.orphan(key); ok {
-			v.note(key, "%d bytes that nothing needs: %s", sizes[key], why)
+		why, ok := v.census.orphan(key)
+		switch {
+		case !ok:
+		case v.census.queued[key]:
+			queued.add(v.census.sizes[key])
+		default:
+			v.note(key, "%d bytes that nothing needs: %s", v.census.sizes[key], why)
 		}
 	}
-	return nil
+	if queued.Objects > 0 {
+		v.note(v.census.cluster.String()+"/gc/", "%d objects of %d bytes wait in the deletion journal", queued.Objects, queued.Bytes)
+	}
 }
 
 func (v *verifier) say(to func(Finding), n *atomic.Int64, f Finding) {
