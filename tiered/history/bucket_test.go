@@ -7,12 +7,14 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/tierlog/tierlog/cache"
 	"github.com/tierlog/tierlog/cluster"
 	"github.com/tierlog/tierlog/membuf"
+	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/objstore/mem"
 	"github.com/tierlog/tierlog/record"
 	"github.com/tierlog/tierlog/tiered"
@@ -34,7 +36,7 @@ type bucket struct {
 	log     *tiered.Log
 	pool    *membuf.Pool
 	parts   map[string]*tiered.Partition
-	started int
+	process *mortal
 }
 
 // startMs is the timestamp of the first record; each one is a millisecond later.
@@ -51,9 +53,50 @@ func (b *bucket) check(err error) {
 	}
 }
 
-// start joins as a new broker epoch; a log that is open is left behind, as by a crash.
+// mortal is a store as one broker process sees it: nothing of it reaches the bucket after die.
+type mortal struct {
+	objstore.Store
+	mu   sync.RWMutex // held for reading during each write
+	dead bool         // guarded by mu
+}
+
+func (m *mortal) die() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+}
+
+func (m *mortal) write(op, key string, do func() error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.dead {
+		return &objstore.Error{Op: op, Key: key, Kind: objstore.ErrDenied}
+	}
+	return do()
+}
+
+func (m *mortal) Create(ctx context.Context, key string, body objstore.Payload) (v objstore.Version, err error) {
+	err = m.write("create", key, func() error { v, err = m.Store.Create(ctx, key, body); return err })
+	return v, err
+}
+
+func (m *mortal) Swap(ctx context.Context, key string, old objstore.Version, body objstore.Payload) (v objstore.Version, err error) {
+	err = m.write("swap", key, func() error { v, err = m.Store.Swap(ctx, key, old, body); return err })
+	return v, err
+}
+
+func (m *mortal) Delete(ctx context.Context, keys []string) error {
+	return m.write("delete", keys[0], func() error { return m.Store.Delete(ctx, keys) })
+}
+
+// start joins as a new broker epoch; the one before ends as by a crash.
 func (b *bucket) start() {
 	b.t.Helper()
+	if b.process != nil {
+		b.process.die()
+	}
+	process := &mortal{Store: b.store}
+	b.process = process
 	ctx := b.t.Context()
 	var err error
 	b.meta, err = cluster.Open(ctx, cluster.Config{Store: b.store, Now: time.Now})
@@ -68,12 +111,18 @@ func (b *bucket) start() {
 	}
 	blocks, err := cache.New[tiered.BlockID, *membuf.Buf](cache.Config{Bytes: 32 << 20, Prefetches: 2})
 	b.check(err)
-	b.log, err = tiered.Open(ctx, tiered.Config{
-		Store: b.store, Cluster: b.meta.ClusterID(), Epoch: m.Epoch(), Pool: b.pool, Ingest: membuf.NewBudget(64 << 20),
+	log, err := tiered.Open(ctx, tiered.Config{
+		Store: process, Cluster: b.meta.ClusterID(), Epoch: m.Epoch(), Pool: b.pool, Ingest: membuf.NewBudget(64 << 20),
 		Cache: blocks, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Maintenance: b.maint,
 	}, previous)
 	b.check(err)
-	b.t.Cleanup(func() { _ = b.log.Close(context.Background()) })
+	b.log = log
+	b.t.Cleanup(func() {
+		process.die()
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = log.Close(ended)
+	})
 	b.parts = make(map[string]*tiered.Partition)
 	for _, topic := range b.meta.State().Topics() {
 		b.open(topic)

@@ -7,7 +7,7 @@
 // Invariants:
 //
 //   - Read passes on whole batches in offset order, each once and each with its CRC checked, from the one that holds the
-//     offset asked for to the durable end that Open or Reload found.
+//     offset asked for to the durable end that Open or Reload found, or to a later one.
 //   - The WALs are read before the manifest of a partition is: what rollup moves from the one to the other in between is
 //     then seen twice, and passed on once; never missed.
 //   - Where a named object is gone, a broker has replaced it: what names it is read again. Only when it is still named is

@@ -16,7 +16,7 @@ import (
 var ErrStop = errors.New("stop")
 
 // Read calls fn with the batches of a partition from the one that holds an offset on, up to the end that Open or Reload
-// found. An offset below the partition's start is the start; the first batch may begin before the offset, and the caller
+// found, or a little beyond where records have been rolled up since. An offset below the partition's start is the start; the first batch may begin before the offset, and the caller
 // drops the records before it. Control batches (transaction markers) are passed too. fn must not keep the batch.
 // Errors: ErrUnknown, ErrCorrupt, those of the store, and fn's own.
 func (r *Reader) Read(ctx context.Context, topic string, index int32, from logid.Offset, fn func(record.Batch) error) error {

@@ -146,8 +146,9 @@ func TestReadWhileObjectsAreReplaced(t *testing.T) {
 		}
 		return !first
 	})
-	if got := values(t, old, "a", 0, 0); !slices.Equal(got, b.want["a/0"][:300]) {
-		t.Fatalf("%d records, want 300", len(got))
+	// What has meanwhile been rolled up may come along.
+	if got := values(t, old, "a", 0, 0); len(got) < 300 || len(got) > len(b.want["a/0"]) || !slices.Equal(got, b.want["a/0"][:len(got)]) {
+		t.Fatalf("%d records, want 300 at least", len(got))
 	}
 }
 
