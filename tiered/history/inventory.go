@@ -248,6 +248,7 @@ func (n *census) orphan(key string) (why string, ok bool) {
 		return "", false
 	case KindForeign:
 		return "it is not of this cluster's layout", true
+	default:
 	}
 	k, err := manifest.ParseKey(key)
 	if err != nil || n.named[key] {

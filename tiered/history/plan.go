@@ -193,7 +193,7 @@ func (r *Reader) seek(ctx context.Context, p *piece, offset int64) (int64, error
 		}
 		return x.Lookup(offset).Position, nil
 	}
-	f, _, err := readFooter(ctx, r.cfg.Store, p.key, p.section.obj.FooterSize)
+	f, err := readFooter(ctx, r.cfg.Store, p.key, p.section.obj.FooterSize)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", p.key, err)
 	}

@@ -177,8 +177,8 @@ func damages(t *testing.T, s *mem.Store, key string, k manifest.Key) []damage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flip := func(at int64, fast bool) damage {
-		return damage{fmt.Sprintf("a bit flipped in byte %d of %d", at, info.Size), fast, func(s *mem.Store) {
+	flip := func(at int64) damage {
+		return damage{fmt.Sprintf("a bit flipped in byte %d of %d", at, info.Size), false, func(s *mem.Store) {
 			s.Tamper(key, func(b []byte) []byte { b[at] ^= 1 << (at % 8); return b })
 		}, false}
 	}
@@ -187,8 +187,8 @@ func damages(t *testing.T, s *mem.Store, key string, k manifest.Key) []damage {
 		end = 63 // what follows the fence's header says who wrote it, has no checksum and decides nothing
 	}
 	out := []damage{
-		flip(info.Size/7, false), flip(info.Size*6/7, false),
-		flip(0, false), flip(info.Size/3, false), flip(end, false),
+		flip(info.Size/7), flip(info.Size*6/7),
+		flip(0), flip(info.Size/3), flip(end),
 		{"truncation", true, func(s *mem.Store) { s.Tamper(key, func(b []byte) []byte { return b[:len(b)/2] }) }, false},
 	}
 	next := k
@@ -201,6 +201,7 @@ func damages(t *testing.T, s *mem.Store, key string, k manifest.Key) []damage {
 		if last != nil {
 			return out
 		}
+	default:
 	}
 	return append(out, damage{"loss", true, func(s *mem.Store) {
 		if err := s.Delete(t.Context(), []string{key}); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -103,7 +104,7 @@ func (v *verifier) checkpoint(ctx context.Context, e *epoch, ref manifest.Checkp
 // fence checks that the end of a WAL is where it must be.
 func (v *verifier) fence(ctx context.Context, e *epoch) error {
 	key := slotKey(v.census.cluster, e.Epoch, e.end)
-	f, _, err := readFooter(ctx, v.cfg.Store, key, fenceSize)
+	f, err := readFooter(ctx, v.cfg.Store, key, fenceSize)
 	if errors.Is(err, objstore.ErrNotFound) {
 		v.problem(key, "the fence is missing: it must never be deleted")
 		return nil
@@ -122,12 +123,7 @@ func (v *verifier) fence(ctx context.Context, e *epoch) error {
 func (v *verifier) object(ctx context.Context, l *loader, e *epoch, o *object) error {
 	named := func(ctx context.Context) (bool, error) {
 		err := l.moved(ctx, e, o.key, func(m *manifest.WAL) bool {
-			for _, other := range m.Objects {
-				if other == o.Object {
-					return true
-				}
-			}
-			return !o.listed && o.From >= m.MergedThrough
+			return slices.Contains(m.Objects, o.Object) || !o.listed && o.From >= m.MergedThrough
 		})
 		if errors.Is(err, errMoved) {
 			return false, nil
@@ -153,7 +149,7 @@ func (v *verifier) object(ctx context.Context, l *loader, e *epoch, o *object) e
 
 // records reads a whole object and checks it against its footer.
 func (v *verifier) records(ctx context.Context, o *object) error {
-	f, _, err := readFooter(ctx, v.cfg.Store, o.key, o.FooterSize)
+	f, err := readFooter(ctx, v.cfg.Store, o.key, o.FooterSize)
 	if err != nil {
 		return err
 	}
@@ -200,7 +196,7 @@ func (v *verifier) nameOf(s *wal.Section) string {
 
 // bare takes the key off the front of an error whose object is named anyway.
 func bare(err error, key string) error {
-	if inner, ok := err.(interface{ Unwrap() error }); ok && inner.Unwrap() != nil { //nolint:errorlint // the outermost one alone
+	if inner, ok := err.(interface{ Unwrap() error }); ok && inner.Unwrap() != nil {
 		if err.Error() == key+": "+inner.Unwrap().Error() {
 			return inner.Unwrap()
 		}

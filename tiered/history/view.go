@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -229,7 +230,7 @@ func (l *loader) walk(ctx context.Context, e *epoch) ([]*wal.Footer, error) {
 // slot reads the footer of one slot of a WAL.
 func (l *loader) slot(ctx context.Context, e logid.Epoch, s logid.Slot) (f *wal.Footer, missing bool, err error) {
 	key := slotKey(l.cluster, e, s)
-	f, _, err = readFooter(ctx, l.store, key, 0)
+	f, err = readFooter(ctx, l.store, key, 0)
 	if errors.Is(err, objstore.ErrNotFound) {
 		return nil, true, nil
 	}
@@ -249,8 +250,7 @@ func slotKey(c logid.ClusterID, e logid.Epoch, s logid.Slot) string {
 
 // loadCheckpoint reads the newest checkpoint of all epochs.
 func (l *loader) loadCheckpoint(ctx context.Context, v *view) error {
-	for i := len(v.epochs) - 1; i >= 0; i-- {
-		e := v.epochs[i]
+	for _, e := range slices.Backward(v.epochs) {
 		if e.manifest == nil || e.manifest.Checkpoint == nil {
 			continue
 		}
@@ -309,16 +309,9 @@ func (l *loader) loadFooters(ctx context.Context, v *view, e *epoch, objects []o
 
 // footer reads the footer of an object that the manifest lists; nil if it was noted as faulty.
 func (l *loader) footer(ctx context.Context, e *epoch, o *object) (*wal.Footer, error) {
-	f, _, err := readFooter(ctx, l.store, o.key, o.FooterSize)
+	f, err := readFooter(ctx, l.store, o.key, o.FooterSize)
 	if errors.Is(err, objstore.ErrNotFound) {
-		return nil, l.moved(ctx, e, o.key, func(m *manifest.WAL) bool {
-			for _, other := range m.Objects {
-				if other == o.Object {
-					return true
-				}
-			}
-			return false
-		})
+		return nil, l.moved(ctx, e, o.key, func(m *manifest.WAL) bool { return slices.Contains(m.Objects, o.Object) })
 	}
 	if err == nil {
 		err = l.checkListed(e, o, f)
@@ -363,7 +356,7 @@ func (v *view) add(e *epoch, o *object, f *wal.Footer) {
 
 // readFooter reads the metadata of a WAL object, merged segment or fence with one request if footerSize, the bytes that
 // hold it, is known (0: unknown), and with at most two otherwise.
-func readFooter(ctx context.Context, s objstore.Store, key string, footerSize int64) (*wal.Footer, objstore.Info, error) {
+func readFooter(ctx context.Context, s objstore.Store, key string, footerSize int64) (*wal.Footer, error) {
 	if footerSize <= 0 {
 		footerSize = wal.TailHint
 	}
@@ -372,17 +365,17 @@ func readFooter(ctx context.Context, s objstore.Store, key string, footerSize in
 		n, info, err := s.ReadSuffix(ctx, key, tail)
 		if err != nil {
 			tails.put(tail)
-			return nil, info, err
+			return nil, err
 		}
 		f, need, err := wal.ParseTail(tail[:n], info.Size)
 		tails.put(tail)
 		switch {
 		case err != nil:
-			return nil, info, err
+			return nil, err
 		case f != nil:
-			return f, info, nil
+			return f, nil
 		case need <= int64(n):
-			return nil, info, fmt.Errorf("%w: its footer cannot be read", wal.ErrCorrupt)
+			return nil, fmt.Errorf("%w: its footer cannot be read", wal.ErrCorrupt)
 		}
 		footerSize = need
 	}
