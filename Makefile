@@ -9,6 +9,7 @@ BIN         := .bin
 FUZZTIME ?= 10s#   how long each fuzz target runs
 SEEDS    ?= 500#   how many seeds the simulation runs
 SEED     ?= 1#     the simulation's first seed
+RACE     ?=#      -race makes test and e2e look for data races; needs a C compiler
 BENCH    ?= .#     which Go benchmarks run
 BENCHTIME ?= 1s#  how long each of them runs, or how often: 1x
 PKG      ?= ./...# packages of lint, test and bench
@@ -33,7 +34,7 @@ build: ## build ./tierlog
 
 test: $(BIN)/gotestsum ## unit, conformance and simulation tests; builds MinIO into .bin first
 	tools/minio.sh >/dev/null
-	$(GOTESTSUM) -timeout 20m $(UNIT)
+	$(GOTESTSUM) $(RACE) -timeout 20m $(UNIT)
 
 lint: $(BIN)/golangci-lint ## golangci-lint, gofumpt and goimports included, and go vet
 	go vet $(PKG)
@@ -53,7 +54,7 @@ compare: ## side by side with Apache Kafka on this machine; about an hour; see b
 
 e2e: $(BIN)/gotestsum ## the real binary, killed and restarted, on a directory and on MinIO
 	tools/minio.sh >/dev/null
-	$(GOTESTSUM) -count=1 -timeout 20m ./test/e2e/...
+	$(GOTESTSUM) $(RACE) -count=1 -timeout 20m ./test/e2e/...
 
 interop: ## clients that nobody here wrote, against TARGET
 	test/interop/install.sh
