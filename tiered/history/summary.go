@@ -4,6 +4,9 @@ import (
 	"context"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tierlog/tierlog/cluster"
 	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/tiered/logid"
 )
@@ -101,24 +104,40 @@ func (r *Reader) Summarize(ctx context.Context, prefix string) (*Summary, error)
 		if !strings.HasPrefix(t.Name, prefix) {
 			continue
 		}
-		ts := TopicSummary{Name: t.Name, ID: t.ID.String()}
-		for i := range t.Partitions {
-			p := part{t.Name, logid.Partition{Topic: t.ID, Index: int32(i)}}
-			ps, err := r.summarize(ctx, p)
+		ts, err := r.summarizeTopic(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		s.Topics = append(s.Topics, ts)
+	}
+	return s, nil
+}
+
+// summarizeTopic looks at some partitions at a time. What cannot be read of one is said there.
+func (r *Reader) summarizeTopic(ctx context.Context, t *cluster.Topic) (TopicSummary, error) {
+	ts := TopicSummary{Name: t.Name, ID: t.ID.String(), Partitions: make([]PartitionSummary, len(t.Partitions))}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for i := range t.Partitions {
+		g.Go(func() error {
+			ps, err := r.summarize(gctx, part{t.Name, logid.Partition{Topic: t.ID, Index: int32(i)}})
 			if err != nil && !isDamage(err) {
-				return nil, err
+				return err
 			}
 			if err != nil {
 				ps.Error = err.Error()
 			}
 			ps.LeaderEpoch = int32(t.Partitions[i].LeaderEpoch)
-			ts.Partitions = append(ts.Partitions, ps)
-			ts.Bytes += ps.Bytes()
-			ts.Records += ps.Records()
-		}
-		s.Topics = append(s.Topics, ts)
+			ts.Partitions[i] = ps
+			return nil
+		})
 	}
-	return s, nil
+	err := g.Wait()
+	for i := range ts.Partitions {
+		ts.Bytes += ts.Partitions[i].Bytes()
+		ts.Records += ts.Partitions[i].Records()
+	}
+	return ts, err
 }
 
 func (e *epoch) summary() EpochSummary {

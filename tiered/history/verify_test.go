@@ -187,8 +187,8 @@ func damages(t *testing.T, s *mem.Store, key string, k manifest.Key) []damage {
 		end = 63 // what follows the fence's header says who wrote it, has no checksum and decides nothing
 	}
 	out := []damage{
-		flip(info.Size/7), flip(info.Size*6/7),
-		flip(0), flip(info.Size/3), flip(end),
+		flip(info.Size / 7), flip(info.Size * 6 / 7),
+		flip(0), flip(info.Size / 3), flip(end),
 		{"truncation", true, func(s *mem.Store) { s.Tamper(key, func(b []byte) []byte { return b[:len(b)/2] }) }, false},
 	}
 	next := k
@@ -390,6 +390,7 @@ func TestSummaries(t *testing.T) {
 	if p := s.Topics[0].Partitions[0]; p.Segments < 2 || p.SegmentBytes < 1<<20 || p.Sections < 1 || p.RolledThrough == 0 {
 		t.Errorf("partition 0: %+v", p)
 	}
+	b.stop()
 	s, err = history.Take(t.Context(), b.config())
 	b.check(err)
 	objects, size := b.store.Size()
