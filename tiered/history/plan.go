@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sort"
 
 	"github.com/tierlog/tierlog/objstore"
@@ -184,14 +185,18 @@ func (r *Reader) seek(ctx context.Context, p *piece, offset int64) (int64, error
 		}
 		key := p.key[:len(p.key)-len(manifest.FileLog)] + string(manifest.FileIndex)
 		b, _, err := objstore.ReadAll(ctx, r.cfg.Store, key, s.IndexSize)
-		if err != nil {
+		if err != nil && !isDamage(err) {
 			return 0, fmt.Errorf("%s: %w", key, err)
 		}
-		x, err := segment.ParseOffsetIndex(b, p.base, p.size)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w: %w", key, ErrCorrupt, err)
+		if err == nil {
+			var x *segment.OffsetIndex
+			if x, err = segment.ParseOffsetIndex(b, p.base, p.size); err == nil {
+				return x.Lookup(offset).Position, nil
+			}
 		}
-		return x.Lookup(offset).Position, nil
+		// The index only saves time.
+		r.cfg.Logger.WarnContext(ctx, "an index cannot be used; the log segment is read from its begin", slog.String("key", key), slog.Any("error", err))
+		return p.pos, nil
 	}
 	f, err := readFooter(ctx, r.cfg.Store, p.key, p.section.obj.FooterSize)
 	if err != nil {
