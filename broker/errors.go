@@ -51,6 +51,17 @@ func codeOf(err error) int16 {
 	return kerr.UnknownServerError.Code
 }
 
+// stored makes damage that a read met an error of the store: CORRUPT_MESSAGE would blame the producer, and have clients
+// ask again at once for ever.
+func stored(err error) error {
+	for _, kind := range []error{record.ErrCorrupt, record.ErrMagic, record.ErrCodec, record.ErrInvalid} {
+		if errors.Is(err, kind) {
+			return &coded{kerr.KafkaStorageError, err.Error()}
+		}
+	}
+	return err
+}
+
 // coded is an error with a message of its own under a Kafka code.
 type coded struct {
 	code *kerr.Error

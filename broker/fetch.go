@@ -134,6 +134,7 @@ func (f *fetching) read(ctx context.Context) {
 			Offset: fp.req.FetchOffset, MaxBytes: min(left, int(fp.req.PartitionMaxBytes)), OneMore: f.bytes == 0 && left > 0,
 		}
 		fp.offsets, fp.err = fp.part.Read(ctx, r, &fp.data)
+		fp.err = stored(fp.err)
 		if fp.err != nil {
 			f.failed = true
 			if !errors.Is(fp.err, tiered.ErrOutOfRange) {

@@ -88,7 +88,7 @@ func listOffset(ctx context.Context, p *tiered.Partition, ts int64, version int1
 func timeOffset(ctx context.Context, p *tiered.Partition, po *kmsg.ListOffsetsResponseTopicPartition, find func(context.Context) (int64, int64, error)) error {
 	offset, ts, err := find(ctx)
 	if err != nil {
-		return err
+		return stored(err)
 	}
 	po.Offset, po.Timestamp = offset, ts
 	if offset >= 0 {
