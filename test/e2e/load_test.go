@@ -46,11 +46,13 @@ func startLoad(t *testing.T, b *broker, producers, records int, acks kgo.Acks) *
 		cl := b.client(opts...)
 		name := fmt.Sprintf("%d.%d", acksName(acks), p)
 		l.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
 			for i := range records {
 				r := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Value: fmt.Appendf(nil, "%s-%08d-%0200d", name, i, i)}
-				cl.Produce(context.Background(), r, l.done)
+				cl.Produce(ctx, r, l.done)
 			}
-			if err := cl.Flush(t.Context()); err != nil {
+			if err := cl.Flush(ctx); err != nil {
 				t.Errorf("flush: %v", err)
 			}
 		})

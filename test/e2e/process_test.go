@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait; it is reached only by a failure.
-const patience = 90 * time.Second
+const patience = 60 * time.Second
 
 // binary is the tierlog that TestMain built.
 var binary string
@@ -72,6 +72,7 @@ type broker struct {
 	dir   string // of local data
 	node  int
 	args  []string
+	seeds []string // further addresses for clients
 
 	addr, http     string
 	stdout, stderr *output // of all its processes
@@ -232,7 +233,7 @@ func (b *broker) says(text string) {
 func (b *broker) client(opts ...kgo.Opt) *kgo.Client {
 	b.t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(b.addr), kgo.MetadataMinAge(20 * time.Millisecond), kgo.UnknownTopicRetries(-1),
+		kgo.SeedBrokers(append([]string{b.addr}, b.seeds...)...), kgo.MetadataMinAge(20 * time.Millisecond), kgo.UnknownTopicRetries(-1),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequestTimeoutOverhead(10 * time.Second),
 	}, opts...)...)
