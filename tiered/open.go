@@ -48,7 +48,7 @@ func Open(ctx context.Context, cfg Config, previous []logid.Epoch) (_ *Log, err 
 			return nil, err
 		}
 	}
-	l.flush = newFlusher(l, 0)
+	l.flush = newFlusher(l, l.own().next)
 	l.maint = newMaintainer(l)
 	l.tasks.Go(func() { l.flush.run(l.ctx) })
 	return l, nil

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"math"
 	mrand "math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -80,6 +78,9 @@ func (l *Log) recoverEpochs(ctx context.Context, previous []logid.Epoch) error {
 		}
 	}
 	l.epochs = append(l.epochs, &epochLog{epoch: l.cfg.Epoch})
+	if err := r.replayLocal(ctx); err != nil {
+		return fmt.Errorf("local files: %w", err)
+	}
 	l.recovered = r.parts
 	l.cfg.Logger.InfoContext(ctx, "recovered", slog.Int("epochs", len(previous)), slog.Int("partitions", len(r.parts)),
 		slog.Int("footers", r.counts.footers), slog.Int("replayed_batches", r.counts.replayed), slog.Int("set_aside_batches", r.counts.setAside))
@@ -168,19 +169,16 @@ func (r *recovery) applyEpoch(ctx context.Context, i int, w *epochLog) error {
 		}
 	}
 	if w.m != nil && w.m.Fence != nil && w.m.MergedThrough == *w.m.Fence {
-		return r.leftovers(w)
+		return nil
 	}
 	next, fenced, err := r.walk(ctx, w, max(from, w.next))
 	if err != nil {
 		return err
 	}
 	if !fenced {
-		if next, err = r.finish(ctx, w, next); err != nil {
+		if next, err = r.end(ctx, w, next); err != nil {
 			return err
 		}
-	}
-	if err := r.leftovers(w); err != nil {
-		return err
 	}
 	return r.l.sealEpoch(ctx, w, next)
 }
@@ -296,27 +294,16 @@ func (p *recoveredPartition) recordProducer(e *wal.Entry, nowMs int64) {
 	p.producers = tmp.producers
 }
 
-// finish writes what this process's disk still holds of the epoch (acks=1) into its next slots, then fences it. Both
-// are create-only: an object that somebody else got in first is replayed, and a fence ends the epoch.
-func (r *recovery) finish(ctx context.Context, w *epochLog, next logid.Slot) (end logid.Slot, err error) {
-	local, err := r.localOf(w.epoch)
-	if err != nil {
-		return 0, err
-	}
-	for {
-		local = r.missing(local)
-		data := len(local) > 0
-		body := objstore.Bytes(r.fence(w.epoch, next))
-		if data {
-			r.renumber(local)
-			body = r.replayObject(w.epoch, next, local)
-		}
-		err := r.l.putSlot(objstore.WithPurpose(ctx, objstore.PurposeWAL), r.slotKey(w.epoch, next), body)
-		if err != nil && !errors.Is(err, ErrFenced) {
-			return 0, err
-		}
-		if err == nil && !data {
+// end fences the epoch in its first missing slot. The fence is create-only: an object that got in first is replayed,
+// and another's fence ends the epoch as well.
+func (r *recovery) end(ctx context.Context, w *epochLog, next logid.Slot) (end logid.Slot, err error) {
+	for ; ; next++ {
+		err := r.l.putSlot(objstore.WithPurpose(ctx, objstore.PurposeWAL), r.slotKey(w.epoch, next), objstore.Bytes(r.fence(w.epoch, next)))
+		if err == nil {
 			return next, nil
+		}
+		if !errors.Is(err, ErrFenced) {
+			return 0, err
 		}
 		f, _, err := r.l.readFooter(ctx, r.slotKey(w.epoch, next), 0)
 		if err != nil {
@@ -325,84 +312,12 @@ func (r *recovery) finish(ctx context.Context, w *epochLog, next logid.Slot) (en
 		if f.Header.Kind == wal.Fence {
 			return next, nil
 		}
-		if data {
-			r.counts.replayed += len(local)
-		}
 		r.applySlot(w, f)
-		next++
 	}
 }
 
 func (r *recovery) fence(e logid.Epoch, s logid.Slot) []byte {
 	return wal.EncodeFence(wal.Header{Cluster: r.l.cfg.Cluster, Epoch: e, Slot: s, Nonce: mrand.Uint64()}, r.l.cfg.Epoch)
-}
-
-func (r *recovery) localDir(e logid.Epoch) string {
-	return filepath.Join(r.l.cfg.DataDir, "hot", e.Key())
-}
-
-// localOf returns the batches that the local disk holds of an epoch.
-func (r *recovery) localOf(e logid.Epoch) ([]localBatch, error) {
-	if r.l.cfg.DataDir == "" {
-		return nil, nil
-	}
-	return readLocal(r.localDir(e))
-}
-
-// missing keeps the batches that the bucket does not hold.
-func (r *recovery) missing(local []localBatch) []localBatch {
-	next := make(map[logid.Partition]int64)
-	return slices.DeleteFunc(local, func(b localBatch) bool {
-		n, ok := next[b.id]
-		if p := r.parts[b.id]; !ok && p != nil {
-			n = p.next
-		}
-		if b.batch.BaseOffset() < n {
-			return true
-		}
-		next[b.id] = b.batch.LastOffset() + 1
-		return false
-	})
-}
-
-// renumber sorts batches by partition, keeping each partition's order.
-func (r *recovery) renumber(local []localBatch) {
-	slices.SortStableFunc(local, func(a, b localBatch) int { return a.id.Compare(b.id) })
-}
-
-func (r *recovery) replayObject(e logid.Epoch, s logid.Slot, local []localBatch) *objstore.Parts {
-	b := wal.NewBuilder(wal.Header{Kind: wal.Data, Cluster: r.l.cfg.Cluster, Epoch: e, Slot: s, Through: s, Nonce: mrand.Uint64()})
-	var open logid.Partition
-	epoch := int32(-1)
-	for _, lb := range local {
-		if lb.id != open || lb.batch.LeaderEpoch() != epoch {
-			open, epoch = lb.id, lb.batch.LeaderEpoch()
-			b.Section(open.Topic, open.Index, epoch)
-		}
-		b.Batch(lb.batch)
-	}
-	o := b.Finish()
-	return objstore.Bytes(o.Parts...).WithCRC32C(o.CRC)
-}
-
-// leftovers deals with local files of an epoch that is fenced now: what is in the bucket is done with, the rest is set
-// aside, counted and reported.
-func (r *recovery) leftovers(w *epochLog) error {
-	local, err := r.localOf(w.epoch)
-	if err != nil || r.l.cfg.DataDir == "" {
-		return err
-	}
-	dir := r.localDir(w.epoch)
-	lost := r.missing(local)
-	if len(lost) == 0 {
-		return os.RemoveAll(dir)
-	}
-	r.counts.setAside += len(lost)
-	aside := dir + ".set-aside"
-	r.l.cfg.Logger.Error("records that were acknowledged with acks=1 only did not reach the bucket before the epoch was fenced; their local files are set aside",
-		slog.Uint64("epoch", uint64(w.epoch)), slog.Int("batches", len(lost)), slog.String("path", aside))
-	r.l.cfg.Metrics.setAside(len(lost))
-	return os.Rename(dir, aside)
 }
 
 // sealEpoch writes the fenced epoch's manifest: every object that is not listed yet is adopted where it is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -197,6 +198,11 @@ func TestFailedCheckpointIsWrittenInTheNextRound(t *testing.T) {
 	p := openPart(l, 0)
 	l.Opened()
 	mustPut(t, p, AcksAll, 1, 100)
+	until(t, "maintenance knows of the flush", func() bool {
+		l.maint.mu.Lock()
+		defer l.maint.mu.Unlock()
+		return l.maint.slots == 1
+	})
 	if err := l.maint.do(t.Context(), l.maint.round); err == nil {
 		t.Fatal("the checkpoint did not fail")
 	}
@@ -389,4 +395,84 @@ func TestDamagedOrphanBeyondTheEndDoesNotStopRecovery(t *testing.T) {
 	}
 	l2 := mustOpen(t, testConfig(store, 2), 1)
 	wantBases(t, readAll(t, openPart(l2, 0), 0, 1000), 3, 1)
+}
+
+func TestReplayOfTheLocalDiskAdoptsNoOrphans(t *testing.T) {
+	store := &hooked{Store: mem.New()}
+	entered := make(chan logid.Slot, 10)
+	store.create = func(ctx context.Context, k manifest.Key) error {
+		if k.Kind == manifest.KeyWAL && k.Slot != 1 {
+			entered <- k.Slot
+			<-ctx.Done()
+			return &objstore.Error{Op: "create", Kind: objstore.ErrUnknown, Err: ctx.Err()}
+		}
+		return nil
+	}
+	cfg := testConfig(store, 1)
+	cfg.DataDir = t.TempDir()
+	cfg.Flush.MaxBytes = 1
+	l := mustOpen(t, cfg)
+	p, q := openPart(l, 0), openPart(l, 1)
+	_, _, err := put(t, p, AcksAll, 1, 100, 42, 0) // slot 0: never arrives
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	if _, _, err = put(t, p, AcksAll, 1, 100, 42, 1); err != nil { // slot 1: arrives
+		t.Fatal(err)
+	}
+	until(t, "slot 1 is in the bucket", func() bool {
+		_, err := store.Head(t.Context(), walKey(1, 1))
+		return err == nil
+	})
+	mustPut(t, q, AcksLocal, 1, 100)
+	kill(l)
+
+	cfg2 := testConfig(store.Store, 2)
+	cfg2.DataDir = cfg.DataDir
+	l2 := mustOpen(t, cfg2, 1)
+	p2, q2 := openPart(l2, 0), openPart(l2, 1)
+	l2.Opened()
+	wantBases(t, readAll(t, q2, 0, 1000), 1, 1)
+	// The producer got no answer and sends both again: they must come out in order, once.
+	for seq := int32(0); seq < 2; seq++ {
+		base, done, err := put(t, p2, AcksAll, 1, 100, 42, seq)
+		if err == nil {
+			err = outcome(t, done)
+		}
+		if err != nil || base != int64(seq) {
+			t.Fatalf("sequence %d: offset %d, %v", seq, base, err)
+		}
+	}
+	wantBases(t, readAll(t, p2, 0, 1000), 2, 1)
+	kill(l2)
+	cfg3 := testConfig(store.Store, 3)
+	cfg3.DataDir = cfg.DataDir
+	l3 := mustOpen(t, cfg3, 1, 2)
+	wantBases(t, readAll(t, openPart(l3, 0), 0, 1000), 2, 1)
+	wantBases(t, readAll(t, openPart(l3, 1), 0, 1000), 1, 1)
+}
+
+func TestLocalFilesOfAnEpochThatIsLongOverAreSetAside(t *testing.T) {
+	store := mem.New()
+	cfg := testConfig(stuck{store}, 1)
+	cfg.DataDir = t.TempDir()
+	l := mustOpen(t, cfg)
+	mustPut(t, openPart(l, 0), AcksLocal, 1, 100)
+	kill(l)
+
+	l2 := mustOpen(t, testConfig(store, 2), 1) // another machine takes over
+	p2 := openPart(l2, 0)
+	l2.Opened()
+	mustPut(t, p2, AcksAll, 1, 100)
+	round(t, l2)
+	kill(l2)
+
+	cfg3 := testConfig(store, 3)
+	cfg3.DataDir = cfg.DataDir
+	mustOpen(t, cfg3, 1, 2)
+	hot, err := filepath.Glob(filepath.Join(cfg.DataDir, "hot", "*.set-aside"))
+	if err != nil || len(hot) != 1 {
+		t.Fatalf("set aside: %v, %v; records that only this disk had must not be passed over in silence", hot, err)
+	}
 }
