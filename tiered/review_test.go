@@ -449,8 +449,10 @@ func TestReplayOfTheLocalDiskAdoptsNoOrphans(t *testing.T) {
 	cfg3 := testConfig(store.Store, 3)
 	cfg3.DataDir = cfg.DataDir
 	l3 := mustOpen(t, cfg3, 1, 2)
-	wantBases(t, readAll(t, openPart(l3, 0), 0, 1000), 2, 1)
-	wantBases(t, readAll(t, openPart(l3, 1), 0, 1000), 1, 1)
+	p3, q3 := openPart(l3, 0), openPart(l3, 1)
+	l3.Opened()
+	wantBases(t, readAll(t, p3, 0, 1000), 2, 1)
+	wantBases(t, readAll(t, q3, 0, 1000), 1, 1)
 }
 
 func TestLocalFilesOfAnEpochThatIsLongOverAreSetAside(t *testing.T) {
