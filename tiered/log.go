@@ -232,7 +232,7 @@ func (l *Log) Flush(ctx context.Context) error {
 // later fail with ErrClosed.
 func (l *Log) Close(ctx context.Context) error {
 	err := l.Flush(ctx)
-	if err == nil && l.Err() == nil {
+	if err == nil && l.Err() == nil && l.ctx.Err() == nil {
 		err = l.maint.checkpointNow(ctx)
 	}
 	late := l.flush.stop()
