@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
 
@@ -15,10 +14,7 @@ func (b *Broker) ApplyTopic(s TopicSpec) error {
 	conf, err := b.settings.Load().Topic(s.Configs)
 	if err != nil {
 		// Configs are checked before they are stored; what a newer version stored must not keep a topic from opening.
-		b.cfg.Logger.Error("topic has configs that cannot be honoured; the defaults are in force", slog.String("topic", s.Name), slog.Any("err", err))
-		if conf, err = b.settings.Load().Topic(nil); err != nil {
-			return fmt.Errorf("topic %s: %w", s.Name, err)
-		}
+		b.cfg.Logger.Error("topic has configs that cannot be honoured; the defaults are in force for those", slog.String("topic", s.Name), slog.Any("err", err))
 	}
 	t := b.reg.byID(s.ID)
 	known := t != nil

@@ -39,7 +39,19 @@ func (g *garbage) load(ctx context.Context) error {
 		return nil
 	}
 	ctx = objstore.WithPurpose(ctx, objstore.PurposeGC)
-	prefix := manifest.Prefix(g.l.cfg.Cluster, manifest.KeyDeletion)
+	if err := g.each(ctx, manifest.KeyDeletion, g.loadEntry); err != nil {
+		return err
+	}
+	if err := g.each(ctx, manifest.KeyJob, g.loadJob); err != nil {
+		return err
+	}
+	g.loaded = true
+	return nil
+}
+
+// each calls f for every key of a kind.
+func (g *garbage) each(ctx context.Context, kind manifest.KeyKind, f func(context.Context, string) error) error {
+	prefix := manifest.Prefix(g.l.cfg.Cluster, kind)
 	for after := ""; ; {
 		page, err := g.l.cfg.Store.List(ctx, prefix, after, 0)
 		if err != nil {
@@ -47,15 +59,76 @@ func (g *garbage) load(ctx context.Context) error {
 		}
 		for _, o := range page.Objects {
 			after = o.Key
-			if err := g.loadEntry(ctx, o.Key); err != nil {
+			if err := f(ctx, o.Key); err != nil {
 				return err
 			}
 		}
 		if !page.More {
-			g.loaded = true
 			return nil
 		}
 	}
+}
+
+// loadJob looks at the record of a job that an earlier process did not finish. Once its deadline is over by the grace,
+// nobody lists its outputs any more: what no manifest names is garbage.
+func (g *garbage) loadJob(ctx context.Context, key string) error {
+	k, err := manifest.ParseKey(key)
+	if err != nil {
+		return fmt.Errorf("job records: %w", err)
+	}
+	body, _, err := objstore.ReadAll(ctx, g.l.cfg.Store, key, manifest.MaxBody)
+	if errors.Is(err, objstore.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	j, err := manifest.DecodeJob(body, g.l.cfg.Cluster, k.ULID)
+	if err != nil {
+		g.l.cfg.Logger.ErrorContext(ctx, "damaged job record: its outputs stay", slog.String("key", key), slog.Any("err", err))
+		return nil
+	}
+	if j.DeadlineMs+g.l.cfg.Maintenance.Grace.Milliseconds() > g.l.cfg.Now().UnixMilli() {
+		return nil // a later start deals with it
+	}
+	for _, out := range j.Outputs {
+		named, err := g.named(ctx, out)
+		if err != nil {
+			return err
+		}
+		if !named {
+			g.add(out)
+		}
+	}
+	g.add(key)
+	return nil
+}
+
+// named tells whether a manifest names a job's output.
+func (g *garbage) named(ctx context.Context, key string) (bool, error) {
+	k, err := manifest.ParseKey(key)
+	if err != nil {
+		return true, fmt.Errorf("job records: %w", err)
+	}
+	if k.Kind == manifest.KeyMerged {
+		g.l.objMu.Lock()
+		defer g.l.objMu.Unlock()
+		for _, w := range g.l.epochs {
+			if slices.ContainsFunc(w.objects, func(o *object) bool { return o.key == key }) {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	p := g.l.Partition(k.Partition)
+	if k.Kind != manifest.KeySegmentFile || p == nil {
+		return false, nil
+	}
+	segs, err := g.l.segments.all(ctx, p, 0)
+	if err != nil {
+		return true, err
+	}
+	return slices.ContainsFunc(segs, func(s rolledSegment) bool { return s.ULID == k.ULID }), nil
 }
 
 func (g *garbage) loadEntry(ctx context.Context, key string) error {

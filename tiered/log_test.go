@@ -39,7 +39,14 @@ func mustOpen(t *testing.T, cfg Config, previous ...logid.Epoch) *Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close(context.Background()) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		if l.ctx.Err() != nil {
+			cancel() // killed: it must not write any more
+		}
+		defer cancel()
+		_ = l.Close(ctx)
+	})
 	return l
 }
 

@@ -2,10 +2,12 @@ package tiered
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tierlog/tierlog/objstore"
 	"github.com/tierlog/tierlog/objstore/mem"
 	"github.com/tierlog/tierlog/record"
 	"github.com/tierlog/tierlog/tiered/logid"
@@ -180,4 +182,59 @@ func TestDeletedTopicLeavesNothingBehind(t *testing.T) {
 	if n := len(keysOf(t, store, manifest.KeyWAL)); n != 0 {
 		t.Errorf("%d WAL objects without a live record are left", n)
 	}
+}
+
+func TestOutputsOfADeadJobAreCollected(t *testing.T) {
+	store := mem.New()
+	dead := testConfig(&noManifests{Store: store}, 1)
+	dead.Maintenance = maintained(store, 1).Maintenance
+	l := mustOpen(t, dead)
+	p := l.OpenPartition(logid.Partition{Topic: logid.TopicID{1}}, "topic1", 1,
+		Settings{MaxMessageBytes: 1 << 20, RetentionMs: -1, RetentionBytes: -1, SegmentBytes: 100 << 10})
+	l.Opened()
+	for range 50 {
+		mustPut(t, p, AcksAll, 2, 9000)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := l.maint.do(ctx, l.maint.round); err == nil {
+		t.Fatal("the round went through although no manifest could be written")
+	}
+	want := everything(t, p)
+	kill(l)
+	orphans := len(keysOf(t, store, manifest.KeySegmentFile))
+	if orphans == 0 || len(keysOf(t, store, manifest.KeyJob)) == 0 {
+		t.Fatalf("%d orphans, %d job records: the crash left nothing to collect", orphans, len(keysOf(t, store, manifest.KeyJob)))
+	}
+	cfg := maintained(store, 2)
+	cfg.Maintenance.Segments.Min = 1 << 30 // no new ones
+	cfg.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	l2 := mustOpen(t, cfg, 1)
+	p2 := openPart(l2, 0)
+	l2.Opened()
+	for range 2 {
+		if err := l2.maint.do(t.Context(), l2.maint.start); err != nil {
+			t.Fatal(err)
+		}
+		round(t, l2)
+	}
+	if n := len(keysOf(t, store, manifest.KeySegmentFile)); n != 0 {
+		t.Errorf("%d files of log segments that no manifest names are left", n)
+	}
+	if n := len(keysOf(t, store, manifest.KeyJob)); n != 0 {
+		t.Errorf("%d job records are left", n)
+	}
+	if got := everything(t, p2); !bytes.Equal(got, want) {
+		t.Error("collecting changed what is read")
+	}
+}
+
+// noManifests is a bucket that takes everything but manifests.
+type noManifests struct{ objstore.Store }
+
+func (s *noManifests) Create(ctx context.Context, key string, body objstore.Payload) (objstore.Version, error) {
+	if strings.HasSuffix(key, "manifest.json") {
+		return "", &objstore.Error{Op: "create", Key: key, Kind: objstore.ErrDenied}
+	}
+	return s.Store.Create(ctx, key, body)
 }

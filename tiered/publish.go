@@ -20,6 +20,7 @@ type extent struct {
 	obj        *object
 	pos, size  int64 // bytes of the object
 	epoch      int32 // leader epoch
+	crc        uint32
 	tail       []tailBatch
 }
 
@@ -40,7 +41,7 @@ func (l *Log) publish(fl *flight) {
 		s := &fl.sections[i]
 		e := extent{
 			base: s.batches[0].batch.BaseOffset(), last: s.batches[len(s.batches)-1].batch.LastOffset(), maxTs: s.maxTs,
-			obj: obj, pos: s.pos, size: s.size, epoch: s.p.leaderEpoch, tail: make([]tailBatch, len(s.batches)),
+			obj: obj, pos: s.pos, size: s.size, epoch: s.p.leaderEpoch, crc: s.crc, tail: make([]tailBatch, len(s.batches)),
 		}
 		for j := range s.batches {
 			b := &s.batches[j]

@@ -84,7 +84,7 @@ func (p *Partition) rollupStat() rollup.PartitionStat {
 		e := &p.extents[i]
 		st.Extents[i] = rollup.Extent{
 			Base: logid.Offset(e.base), Last: logid.Offset(e.last), Epoch: logid.LeaderEpoch(e.epoch), MaxTs: e.maxTs, WrittenMs: e.obj.written,
-			Key: e.obj.key, Pos: e.pos, Len: e.size,
+			Key: e.obj.key, Pos: e.pos, Len: e.size, CRC: e.crc, HasCRC: true,
 		}
 	}
 	return st
@@ -172,7 +172,9 @@ func (m *maintainer) editPartition(ctx context.Context, p *Partition, rp *rolled
 	}
 	if out == objstore.Other {
 		l.segments.reload(p)
-		return nil, fmt.Errorf("%w: the manifest of %s-%d was written by another", ErrFenced, p.topic, p.id.Index)
+		// A process that was fenced meanwhile may still have listed a segment of durable records. That is no harm: the
+		// next round sees it.
+		return nil, fmt.Errorf("the manifest of %s-%d was written by another: %w", p.topic, p.id.Index, manifest.ErrConflict)
 	}
 	wrapped := l.segments.wrap(next, v, rp)
 	l.segments.put(p.id, wrapped)
@@ -275,12 +277,20 @@ func (m *maintainer) mergeEpoch(ctx context.Context, w *rollup.Worker, e *epochL
 		}
 		stats[i].Object, stats[i].WrittenMs = o.entry(), o.written
 	}
-	for _, run := range rollup.PlanMerges(stats, l.cfg.Maintenance.Merges, l.cfg.Now().UnixMilli()) {
-		if err := m.mergeRun(ctx, w, e, listed[run.From:run.To], run); err != nil {
-			return fmt.Errorf("merge of epoch %d: %w", e.epoch, err)
+	cfg := l.cfg.Maintenance.Merges
+	cfg.Closed = e != l.own()
+	var errs []error
+	for _, run := range rollup.PlanMerges(stats, cfg, l.cfg.Now().UnixMilli()) {
+		err := m.mergeRun(ctx, w, e, listed[run.From:run.To], run)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("merge of epoch %d: %w", e.epoch, err))
+		if damaged := (*rollup.InputError)(nil); !errors.As(err, &damaged) {
+			break // the bucket is away: the next round tries again
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // mergeRun carries out one run: the output is written, listed in the place of its inputs, and readers are moved to it.
@@ -331,10 +341,14 @@ type extentRef struct {
 // references lists the extents that refer to any of the objects.
 func (l *Log) references(objects []*object) map[extentRef]bool {
 	refs := make(map[extentRef]bool)
+	in := make(map[*object]bool, len(objects))
+	for _, o := range objects {
+		in[o] = true
+	}
 	for _, p := range l.Partitions() {
 		p.mu.Lock()
 		for i := range p.extents {
-			if slices.Contains(objects, p.extents[i].obj) {
+			if in[p.extents[i].obj] {
 				refs[extentRef{p.id, p.extents[i].base}] = true
 			}
 		}

@@ -94,7 +94,7 @@ func appendEntry(dst []byte, prev, e Entry) []byte {
 	if e.ProducerID >= 0 {
 		dst = binary.AppendVarint(dst, e.ProducerID-prev.ProducerID)
 		dst = binary.AppendUvarint(dst, uint64(e.ProducerEpoch))
-		dst = binary.AppendUvarint(dst, uint64(e.BaseSequence))
+		dst = binary.AppendUvarint(dst, uint64(int64(e.BaseSequence)+1)) // -1 in transaction markers
 	}
 	return dst
 }
@@ -124,6 +124,9 @@ type Object struct {
 	CRC        uint32
 	FooterSize int64 // footer and trailer
 }
+
+// SectionCRC is the CRC-32C of the open section so far.
+func (b *Builder) SectionCRC() uint32 { return b.open.CRC }
 
 // Pos is where the next byte goes.
 func (b *Builder) Pos() int64 { return b.pos }

@@ -177,7 +177,7 @@ func (d *decoder) entry(prev Entry) Entry {
 	if flags&flagProducer != 0 {
 		e.ProducerID = prev.ProducerID + d.varint()
 		e.ProducerEpoch = int16(d.uvarint(1<<15 - 1))
-		e.BaseSequence = int32(d.uvarint(1<<31 - 1))
+		e.BaseSequence = int32(int64(d.uvarint(1<<31)) - 1)
 	}
 	e.Flags = flags &^ flagProducer
 	if d.err == nil && (e.BaseOffset < 0 || e.LastOffset() < e.BaseOffset || e.Length < record.HeaderSize ||

@@ -47,7 +47,10 @@ func encode(r *rand.Rand, sections int) (whole []byte, want [][]record.Batch) {
 			n := 1 + r.IntN(50)
 			pid, seq := int64(-1), int32(-1)
 			if r.IntN(2) == 0 {
-				pid, seq = int64(r.IntN(5000)), int32(r.IntN(1<<30))
+				pid, seq = int64(r.IntN(5000)), int32(r.IntN(1<<30))-1
+				if r.IntN(4) == 0 {
+					seq = -1 // as transaction markers have it
+				}
 			}
 			b := batch(base, n, r.IntN(3000), pid, seq)
 			bld.Batch(b)
