@@ -54,7 +54,7 @@ func keysOf(t *testing.T, s *mem.Store, kind manifest.KeyKind) (keys []string) {
 }
 
 // maintained returns a config whose rounds cut and merge at small sizes.
-func maintained(s *mem.Store, epoch logid.Epoch) Config {
+func maintained(s objstore.Store, epoch logid.Epoch) Config {
 	cfg := testConfig(s, epoch)
 	cfg.TailBytes = 1 // read what rollup wrote, not memory
 	cfg.Maintenance.Merges = rollup.MergeConfig{Target: 256 << 10, MinInputs: 4, Age: time.Nanosecond, Adopt: 1 << 30}
@@ -236,5 +236,44 @@ func (s *noManifests) Create(ctx context.Context, key string, body objstore.Payl
 	if strings.HasSuffix(key, "manifest.json") {
 		return "", &objstore.Error{Op: "create", Key: key, Kind: objstore.ErrDenied}
 	}
+	return s.Store.Create(ctx, key, body)
+}
+
+// TestTakeoverFromAProcessThatIsStillAtWork starts a log while the older one lists objects under its feet.
+func TestTakeoverFromAProcessThatIsStillAtWork(t *testing.T) {
+	store := mem.New()
+	old := mustOpen(t, maintained(store, 1))
+	p := openPart(old, 0)
+	old.Opened()
+	for range 20 {
+		mustPut(t, p, AcksAll, 2, 9000)
+	}
+	want := everything(t, p)
+	meddled := false
+	s := &meddling{Store: store, before: func(key string) {
+		if !meddled && strings.HasSuffix(key, "/manifest.json") {
+			meddled = true
+			round(t, old) // wins the manifest of epoch 1 just before the new log writes it
+		}
+	}}
+	l := mustOpen(t, maintained(s, 2), 1)
+	if !meddled {
+		t.Fatal("the new log wrote no manifest")
+	}
+	p2 := openPart(l, 0)
+	l.Opened()
+	if got := everything(t, p2); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes after the takeover, %d were acknowledged", len(got), len(want))
+	}
+}
+
+// meddling calls before ahead of every write.
+type meddling struct {
+	objstore.Store
+	before func(key string)
+}
+
+func (s *meddling) Create(ctx context.Context, key string, body objstore.Payload) (objstore.Version, error) {
+	s.before(key)
 	return s.Store.Create(ctx, key, body)
 }

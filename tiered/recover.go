@@ -50,8 +50,37 @@ const readAhead = 16
 
 // recoverEpochs reads what earlier epochs left, finishes and fences those that are not fenced, and leaves the state in
 // l.recovered. previous are the live epochs before this broker's own, oldest first.
+//
+// The process of the last epoch may still be at work: until its manifest is swapped here, its maintenance may swap it,
+// or take away what an older manifest names. Then what was read is out of date, and is read again.
 func (l *Log) recoverEpochs(ctx context.Context, previous []logid.Epoch) error {
 	ctx = objstore.WithPurpose(ctx, objstore.PurposeRecovery)
+	var r *recovery
+	for try := 1; ; try++ {
+		var err error
+		if r, err = l.readEpochs(ctx, previous); err == nil {
+			break
+		}
+		if try == recoveryTries || !errors.Is(err, ErrFenced) && !errors.Is(err, objstore.ErrNotFound) {
+			return err
+		}
+		l.cfg.Logger.InfoContext(ctx, "another process changed what is being recovered; reading it again", slog.Any("err", err))
+	}
+	l.epochs = append(l.epochs, &epochLog{epoch: l.cfg.Epoch})
+	if err := r.replayLocal(ctx); err != nil {
+		return fmt.Errorf("local files: %w", err)
+	}
+	l.recovered = r.parts
+	l.cfg.Logger.InfoContext(ctx, "recovered", slog.Int("epochs", len(previous)), slog.Int("partitions", len(r.parts)),
+		slog.Int("footers", r.counts.footers), slog.Int("replayed_batches", r.counts.replayed), slog.Int("set_aside_batches", r.counts.setAside))
+	return nil
+}
+
+// recoveryTries is how often recovery starts over; each time the other process must have finished a round.
+const recoveryTries = 10
+
+// readEpochs reads and fences the earlier epochs once.
+func (l *Log) readEpochs(ctx context.Context, previous []logid.Epoch) (*recovery, error) {
 	l.epochs = make([]*epochLog, len(previous), len(previous)+1)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(readAhead)
@@ -63,28 +92,21 @@ func (l *Log) recoverEpochs(ctx context.Context, previous []logid.Epoch) error {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return nil, err
 	}
 	r := &recovery{l: l, parts: make(map[logid.Partition]*recoveredPartition), base: -1, nowMs: l.cfg.Now().UnixMilli()}
 	if err := r.loadCheckpoint(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	for i, w := range l.epochs {
 		if i < r.base {
 			continue
 		}
 		if err := r.applyEpoch(ctx, i, w); err != nil {
-			return fmt.Errorf("recover epoch %d: %w", w.epoch, err)
+			return nil, fmt.Errorf("recover epoch %d: %w", w.epoch, err)
 		}
 	}
-	l.epochs = append(l.epochs, &epochLog{epoch: l.cfg.Epoch})
-	if err := r.replayLocal(ctx); err != nil {
-		return fmt.Errorf("local files: %w", err)
-	}
-	l.recovered = r.parts
-	l.cfg.Logger.InfoContext(ctx, "recovered", slog.Int("epochs", len(previous)), slog.Int("partitions", len(r.parts)),
-		slog.Int("footers", r.counts.footers), slog.Int("replayed_batches", r.counts.replayed), slog.Int("set_aside_batches", r.counts.setAside))
-	return nil
+	return r, nil
 }
 
 // loadEpoch reads an epoch's manifest, if it ever wrote one.
