@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -72,9 +73,7 @@ func startNode(t *testing.T, set map[string]string) *node {
 func startNodeOn(t *testing.T, store objstore.Store, set map[string]string) *node {
 	t.Helper()
 	n := &node{t: t, store: store, dir: t.TempDir(), set: map[string]string{"memory.limit": "134217728"}, log: &logBuffer{}}
-	for k, v := range set {
-		n.set[k] = v
-	}
+	maps.Copy(n.set, set)
 	n.run()
 	t.Cleanup(func() {
 		if n.cancel != nil {
@@ -332,9 +331,10 @@ func produceRequest(topic string, acks int16, batches ...[]byte) *kmsg.ProduceRe
 	return req
 }
 
-// produce sends batches to the first partitions of a topic and returns the partitions' answers.
-func (c *conn) produce(topic string, acks int16, batches ...[]byte) []kmsg.ProduceResponseTopicPartition {
+// produce sends batches to the first partitions of the topic t and returns the partitions' answers.
+func (c *conn) produce(acks int16, batches ...[]byte) []kmsg.ProduceResponseTopicPartition {
 	c.t.Helper()
+	const topic = "t"
 	resp := ask[*kmsg.ProduceResponse](c, 9, produceRequest(topic, acks, batches...))
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != len(batches) {
 		c.t.Fatalf("produce to %s: %+v", topic, resp.Topics)
@@ -342,12 +342,12 @@ func (c *conn) produce(topic string, acks int16, batches ...[]byte) []kmsg.Produ
 	return resp.Topics[0].Partitions
 }
 
-// mustProduce appends to partition 0 with acks=all and returns the base offset.
-func (c *conn) mustProduce(topic string, b *batch) int64 {
+// mustProduce appends to partition 0 of the topic t with acks=all and returns the base offset.
+func (c *conn) mustProduce(b *batch) int64 {
 	c.t.Helper()
-	p := c.produce(topic, -1, b.encode())[0]
+	p := c.produce(-1, b.encode())[0]
 	if p.ErrorCode != 0 {
-		c.t.Fatalf("produce to %s: %s", topic, name(p.ErrorCode))
+		c.t.Fatalf("produce: %s", name(p.ErrorCode))
 	}
 	return p.BaseOffset
 }
@@ -373,10 +373,10 @@ func one(t *testing.T, resp *kmsg.FetchResponse) *kmsg.FetchResponseTopicPartiti
 	return &resp.Topics[0].Partitions[0]
 }
 
-// fetch reads partition 0 from an offset.
-func (c *conn) fetch(topic string, offset int64) *kmsg.FetchResponseTopicPartition {
+// fetch reads partition 0 of the topic t from an offset.
+func (c *conn) fetch(offset int64) *kmsg.FetchResponseTopicPartition {
 	c.t.Helper()
-	return one(c.t, ask[*kmsg.FetchResponse](c, 12, fetchRequest(topic, offset)))
+	return one(c.t, ask[*kmsg.FetchResponse](c, 12, fetchRequest("t", offset)))
 }
 
 // batches splits what a fetch returned.

@@ -34,7 +34,7 @@ func TestStrangersOnTheKafkaPort(t *testing.T) {
 	n := startNode(t, nil)
 	good := n.conn()
 	good.createTopic("t", 1)
-	want := good.mustProduce("t", newBatch("before"))
+	want := good.mustProduce(newBatch("before"))
 	random := make([]byte, 4096)
 	r := rand.New(rand.NewPCG(7, 7))
 	for i := range random {
@@ -75,7 +75,7 @@ func TestStrangersOnTheKafkaPort(t *testing.T) {
 		t.Error("a TLS handshake succeeded")
 	}
 	n.logged("TLS")
-	if got := good.mustProduce("t", newBatch("after")); got != want+1 {
+	if got := good.mustProduce(newBatch("after")); got != want+1 {
 		t.Errorf("offset %d after the strangers, want %d: nothing of theirs may be stored", got, want+1)
 	}
 }
@@ -190,7 +190,7 @@ func TestBadBatches(t *testing.T) {
 		if tc.edit != nil {
 			raw = tc.edit(raw)
 		}
-		p := c.produce("t", -1, raw, newBatch("good").encode())
+		p := c.produce(-1, raw, newBatch("good").encode())
 		wantCode(t, tc.name, p[0].ErrorCode, tc.want)
 		if p[0].BaseOffset != -1 {
 			t.Errorf("%s: a refused batch got the offset %d", tc.name, p[0].BaseOffset)
@@ -202,7 +202,7 @@ func TestBadBatches(t *testing.T) {
 			t.Errorf("%s: the good batch beside it got %s, offset %d, want %d", tc.name, name(p[1].ErrorCode), p[1].BaseOffset, i)
 		}
 	}
-	if f := c.fetch("t", 0); f.HighWatermark != 0 {
+	if f := c.fetch(0); f.HighWatermark != 0 {
 		t.Errorf("the high watermark of bad batches is %d", f.HighWatermark)
 	}
 }
@@ -223,7 +223,7 @@ func TestNullRecords(t *testing.T) {
 	c := startNode(t, nil).conn()
 	c.createTopic("t", 1)
 	for _, b := range [][]byte{nil, {}} {
-		p := c.produce("t", -1, b)[0]
+		p := c.produce(-1, b)[0]
 		if p.ErrorCode == 0 || p.BaseOffset != -1 {
 			t.Errorf("records %v: %s, offset %d", b, name(p.ErrorCode), p.BaseOffset)
 		}

@@ -44,7 +44,7 @@ func TestIdempotentProducer(t *testing.T) {
 			{"a gap", 0, 8, kerr.OutOfOrderSequenceNumber, -1},
 			{"an epoch that starts in the middle", 1, 6, kerr.OutOfOrderSequenceNumber, -1},
 		} {
-			p := c.produce("t", -1, newBatch("a", "b").from(id, s.epoch, s.sequence).encode())[0]
+			p := c.produce(-1, newBatch("a", "b").from(id, s.epoch, s.sequence).encode())[0]
 			wantCode(t, when+": "+s.name, p.ErrorCode, s.want)
 			if p.BaseOffset != s.offset {
 				t.Errorf("%s: %s: offset %d, want %d", when, s.name, p.BaseOffset, s.offset)
@@ -52,7 +52,7 @@ func TestIdempotentProducer(t *testing.T) {
 		}
 	}
 	for seq := range int32(3) {
-		if at := c.mustProduce("t", newBatch("a", "b").from(id, 0, 2*seq)); at != int64(2*seq) {
+		if at := c.mustProduce(newBatch("a", "b").from(id, 0, 2*seq)); at != int64(2*seq) {
 			t.Errorf("sequence %d is at %d", 2*seq, at)
 		}
 	}
@@ -60,21 +60,21 @@ func TestIdempotentProducer(t *testing.T) {
 	n.restart()
 	c = n.conn()
 	steps("after a restart")
-	if at := c.mustProduce("t", newBatch("a", "b").from(id, 1, 0)); at != 6 {
+	if at := c.mustProduce(newBatch("a", "b").from(id, 1, 0)); at != 6 {
 		t.Errorf("the new epoch starts at %d", at)
 	}
-	p := c.produce("t", -1, newBatch("a", "b").from(id, 0, 6).encode())[0]
+	p := c.produce(-1, newBatch("a", "b").from(id, 0, 6).encode())[0]
 	wantCode(t, "an older epoch", p.ErrorCode, kerr.InvalidProducerEpoch)
-	if f := c.fetch("t", 0); f.HighWatermark != 8 {
+	if f := c.fetch(0); f.HighWatermark != 8 {
 		t.Errorf("the high watermark is %d, want 8", f.HighWatermark)
 	}
 	txn := kmsg.NewPtrInitProducerIDRequest()
-	txn.TransactionalID = ptr("tx")
+	txn.TransactionalID = new("tx")
 	if got := ask[*kmsg.InitProducerIDResponse](c, 4, txn); got.ErrorCode == 0 || got.ProducerID != -1 {
 		t.Errorf("a transactional id: %+v", got)
 	}
 	req := produceRequest("t", -1, newBatch("x").encode())
-	req.TransactionID = ptr("tx")
+	req.TransactionID = new("tx")
 	wantCode(t, "transactional produce", ask[*kmsg.ProduceResponse](c, 9, req).Topics[0].Partitions[0].ErrorCode, kerr.TransactionalIDAuthorizationFailed)
 }
 
@@ -85,16 +85,16 @@ func TestAcks(t *testing.T) {
 	zero := produceRequest("t", 0, newBatch("zero").encode())
 	zero.SetVersion(9)
 	c.send(zero)
-	if p := c.produce("t", 1, newBatch("one").encode())[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
+	if p := c.produce(1, newBatch("one").encode())[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
 		t.Errorf("acks=1: %s at %d", name(p.ErrorCode), p.BaseOffset)
 	}
-	if at := c.mustProduce("t", newBatch("all")); at != 2 {
+	if at := c.mustProduce(newBatch("all")); at != 2 {
 		t.Errorf("acks=all: at %d", at)
 	}
-	if f := c.fetch("t", 0); f.HighWatermark != 3 {
+	if f := c.fetch(0); f.HighWatermark != 3 {
 		t.Errorf("the high watermark is %d, want 3", f.HighWatermark)
 	}
-	wantCode(t, "acks=2", c.produce("t", 2, newBatch("x").encode())[0].ErrorCode, kerr.InvalidRequiredAcks)
+	wantCode(t, "acks=2", c.produce(2, newBatch("x").encode())[0].ErrorCode, kerr.InvalidRequiredAcks)
 	bad := newBatch("zero").encode()
 	bad[len(bad)-1] ^= 1
 	zero = produceRequest("t", 0, bad)
@@ -117,7 +117,7 @@ func TestProduceTimesOut(t *testing.T) {
 	n := startNodeOn(t, store, nil)
 	c := n.conn()
 	c.createTopic("t", 1)
-	c.mustProduce("t", newBatch("before"))
+	c.mustProduce(newBatch("before"))
 	stuck.Store(true)
 	req := produceRequest("t", -1, newBatch("stuck").encode())
 	req.TimeoutMillis = 50
@@ -126,18 +126,18 @@ func TestProduceTimesOut(t *testing.T) {
 	if p.BaseOffset != -1 {
 		t.Errorf("a time-out with offset %d", p.BaseOffset)
 	}
-	if f := c.fetch("t", 1); f.HighWatermark != 1 || len(f.RecordBatches) > 0 {
+	if f := c.fetch(1); f.HighWatermark != 1 || len(f.RecordBatches) > 0 {
 		t.Errorf("what is not durable is readable: %+v", f)
 	}
-	if local := c.produce("t", 1, newBatch("local").encode())[0]; local.ErrorCode != 0 || local.BaseOffset != 2 {
+	if local := c.produce(1, newBatch("local").encode())[0]; local.ErrorCode != 0 || local.BaseOffset != 2 {
 		t.Errorf("acks=1 beside a stuck bucket: %s at %d", name(local.ErrorCode), local.BaseOffset)
 	}
 	stuck.Store(false)
 	close(free)
-	if at := c.mustProduce("t", newBatch("after")); at != 3 { // its answer is the next on the wire
+	if at := c.mustProduce(newBatch("after")); at != 3 { // its answer is the next on the wire
 		t.Errorf("after: at %d, want 3", at)
 	}
-	if f := c.fetch("t", 0); f.HighWatermark != 4 {
+	if f := c.fetch(0); f.HighWatermark != 4 {
 		t.Errorf("the high watermark is %d, want 4", f.HighWatermark)
 	}
 }
@@ -149,7 +149,7 @@ func TestFetchBounds(t *testing.T) {
 	c := n.conn()
 	id := c.createTopic("t", 1)
 	for range 3 {
-		c.mustProduce("t", newBatch(strings.Repeat("x", 1000), "y"))
+		c.mustProduce(newBatch(strings.Repeat("x", 1000), "y"))
 	}
 	for _, tc := range []struct {
 		name             string
@@ -209,7 +209,7 @@ func TestFetchWaits(t *testing.T) {
 	req.MaxWaitMillis = int32(patience / time.Millisecond)
 	req.SetVersion(12)
 	id := c.send(req)
-	producer.mustProduce("t", newBatch("wakes"))
+	producer.mustProduce(newBatch("wakes"))
 	resp, err := c.receive(req, id)
 	if err != nil {
 		t.Fatal(err)
@@ -219,8 +219,8 @@ func TestFetchWaits(t *testing.T) {
 	}
 	req.MinBytes = 500 // more than one small batch
 	id = c.send(req)
-	producer.mustProduce("t", newBatch("not enough"))
-	producer.mustProduce("t", newBatch(strings.Repeat("enough", 100)))
+	producer.mustProduce(newBatch("not enough"))
+	producer.mustProduce(newBatch(strings.Repeat("enough", 100)))
 	if resp, err = c.receive(req, id); err != nil {
 		t.Fatal(err)
 	}
@@ -270,11 +270,11 @@ func TestListOffsets(t *testing.T) {
 	c.createTopic("t", 1)
 	c.createTopic("empty", 1)
 	base := time.Now().UnixMilli() - 100_000
-	c.mustProduce("t", newBatch("0", "1", "2").at(base, base+10, base+20))
+	c.mustProduce(newBatch("0", "1", "2").at(base, base+10, base+20))
 	compressed := newBatch("3", "4", "5").at(base+30, base+60, base+50)
 	compressed.gzip = true
-	c.mustProduce("t", compressed)
-	c.mustProduce("t", newBatch("6").at(base+40))
+	c.mustProduce(compressed)
+	c.mustProduce(newBatch("6").at(base + 40))
 	check := func(when string) {
 		for _, tc := range []struct {
 			name       string
@@ -319,12 +319,12 @@ func TestLogAppendTime(t *testing.T) {
 	before := time.Now().UnixMilli()
 	b := newBatch("a", "b").at(5, 7)
 	b.gzip = true
-	p := c.produce("t", -1, b.encode())[0]
+	p := c.produce(-1, b.encode())[0]
 	after := time.Now().UnixMilli()
 	if p.ErrorCode != 0 || p.LogAppendTime < before || p.LogAppendTime > after {
 		t.Fatalf("%s, stamped %d, want %d to %d", name(p.ErrorCode), p.LogAppendTime, before, after)
 	}
-	got := batches(t, c.fetch("t", 0).RecordBatches)[0]
+	got := batches(t, c.fetch(0).RecordBatches)[0]
 	if got.Attributes&8 == 0 || got.MaxTimestamp != p.LogAppendTime {
 		t.Errorf("attributes %x, max timestamp %d, want LogAppendTime %d", got.Attributes, got.MaxTimestamp, p.LogAppendTime)
 	}
@@ -344,7 +344,7 @@ func TestLeaderEpochs(t *testing.T) {
 		if got := c.metadata(false, "t")["t"].Partitions[0].LeaderEpoch; got != life {
 			t.Errorf("life %d has the leader epoch %d", life, got)
 		}
-		c.mustProduce("t", newBatch("a", "b"))
+		c.mustProduce(newBatch("a", "b"))
 		for epoch := range life + 1 {
 			p := ask[*kmsg.OffsetForLeaderEpochResponse](c, 4, epochRequest("t", life, epoch)).Topics[0].Partitions[0]
 			if p.ErrorCode != 0 || p.LeaderEpoch != epoch || p.EndOffset != int64(2*epoch+2) {
@@ -379,7 +379,7 @@ func TestLeaderEpochs(t *testing.T) {
 				t.Errorf("a reader of another history diverges at %+v, want epoch 0, offset 2", f.DivergingEpoch)
 			}
 		}
-		for _, b := range batches(t, c.fetch("t", 0).RecordBatches) {
+		for _, b := range batches(t, c.fetch(0).RecordBatches) {
 			if int64(b.PartitionLeaderEpoch) != b.FirstOffset/2 {
 				t.Errorf("the batch at %d has the leader epoch %d", b.FirstOffset, b.PartitionLeaderEpoch)
 			}

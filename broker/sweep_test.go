@@ -45,7 +45,7 @@ func TestEveryAdvertisedVersionWithContent(t *testing.T) {
 	n := startNode(t, nil)
 	c := n.conn()
 	id := c.createTopic("t", 1)
-	c.mustProduce("t", newBatch("a", "b"))
+	c.mustProduce(newBatch("a", "b"))
 	topic := "t"
 	requests := map[int16]func() kmsg.Request{
 		0: func() kmsg.Request {

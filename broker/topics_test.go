@@ -160,24 +160,24 @@ func TestDeleteTopics(t *testing.T) {
 	n := startNode(t, nil)
 	c := n.conn()
 	first := c.createTopic("t", 1)
-	c.mustProduce("t", newBatch("old", "older"))
+	c.mustProduce(newBatch("old", "older"))
 	name := "t"
 	byName := kmsg.NewPtrDeleteTopicsRequest()
 	byName.TopicNames = []string{"t", "no"}
 	got := ask[*kmsg.DeleteTopicsResponse](c, 4, byName).Topics
 	wantCode(t, "delete t", got[0].ErrorCode, nil)
 	wantCode(t, "delete no", got[1].ErrorCode, kerr.UnknownTopicOrPartition)
-	wantCode(t, "fetch", c.fetch("t", 0).ErrorCode, kerr.UnknownTopicOrPartition)
-	wantCode(t, "produce", c.produce("t", -1, newBatch("x").encode())[0].ErrorCode, kerr.UnknownTopicOrPartition)
+	wantCode(t, "fetch", c.fetch(0).ErrorCode, kerr.UnknownTopicOrPartition)
+	wantCode(t, "produce", c.produce(-1, newBatch("x").encode())[0].ErrorCode, kerr.UnknownTopicOrPartition)
 
 	second := c.createTopic("t", 1)
 	if second == first {
 		t.Error("the new topic has the id of the old one")
 	}
-	if f := c.fetch("t", 0); f.HighWatermark != 0 || f.LogStartOffset != 0 || len(f.RecordBatches) > 0 {
+	if f := c.fetch(0); f.HighWatermark != 0 || f.LogStartOffset != 0 || len(f.RecordBatches) > 0 {
 		t.Errorf("the new topic is not empty: %+v", f)
 	}
-	if at := c.mustProduce("t", newBatch("new")); at != 0 {
+	if at := c.mustProduce(newBatch("new")); at != 0 {
 		t.Errorf("the new topic starts at %d", at)
 	}
 	f := fetchRequest("", 0)
@@ -185,7 +185,7 @@ func TestDeleteTopics(t *testing.T) {
 	wantCode(t, "fetch by the old id", one(t, ask[*kmsg.FetchResponse](c, 13, f)).ErrorCode, kerr.UnknownTopicID)
 	n.restart()
 	c = n.conn()
-	if b := batches(t, c.fetch("t", 0).RecordBatches); len(b) != 1 || b[0].NumRecords != 1 {
+	if b := batches(t, c.fetch(0).RecordBatches); len(b) != 1 || b[0].NumRecords != 1 {
 		t.Errorf("after a restart: %d batches, want the new topic's one", len(b))
 	}
 	byID := kmsg.NewPtrDeleteTopicsRequest()
@@ -208,7 +208,7 @@ func TestCreatePartitions(t *testing.T) {
 	n := startNode(t, nil)
 	c := n.conn()
 	c.createTopic("t", 2)
-	c.mustProduce("t", newBatch("a"))
+	c.mustProduce(newBatch("a"))
 	grow := func(name string, count int32, dry bool, assignment ...[]int32) int16 {
 		req := kmsg.NewPtrCreatePartitionsRequest()
 		rt := kmsg.NewCreatePartitionsRequestTopic()
@@ -230,7 +230,7 @@ func TestCreatePartitions(t *testing.T) {
 		t.Errorf("%d partitions after validation only", got)
 	}
 	wantCode(t, "more", grow("t", 4, false, []int32{1}, []int32{1}), nil)
-	p := c.produce("t", -1, newBatch("a").encode(), newBatch("b").encode(), newBatch("c").encode(), newBatch("d").encode())
+	p := c.produce(-1, newBatch("a").encode(), newBatch("b").encode(), newBatch("c").encode(), newBatch("d").encode())
 	if p[0].BaseOffset != 1 || p[3].BaseOffset != 0 || p[3].ErrorCode != 0 {
 		t.Errorf("produced at %d and %d (%s)", p[0].BaseOffset, p[3].BaseOffset, name(p[3].ErrorCode))
 	}
@@ -255,14 +255,14 @@ func TestAlterConfigs(t *testing.T) {
 	big := newBatch(strings.Repeat("x", 2000)).encode
 	set, del := kmsg.IncrementalAlterConfigOpSet, kmsg.IncrementalAlterConfigOpDelete
 	limit, bad, small := "1000", "-1", "500"
-	wantCode(t, "before", c.produce("t", -1, big())[0].ErrorCode, nil)
+	wantCode(t, "before", c.produce(-1, big())[0].ErrorCode, nil)
 	wantCode(t, "validate only", c.alter("t", "max.message.bytes", set, &limit, true).ErrorCode, nil)
-	wantCode(t, "after validation", c.produce("t", -1, big())[0].ErrorCode, nil)
+	wantCode(t, "after validation", c.produce(-1, big())[0].ErrorCode, nil)
 	wantCode(t, "set", c.alter("t", "max.message.bytes", set, &limit, false).ErrorCode, nil)
-	wantCode(t, "after set", c.produce("t", -1, big())[0].ErrorCode, kerr.MessageTooLarge)
+	wantCode(t, "after set", c.produce(-1, big())[0].ErrorCode, kerr.MessageTooLarge)
 	n.restart()
 	c = n.conn()
-	wantCode(t, "after a restart", c.produce("t", -1, big())[0].ErrorCode, kerr.MessageTooLarge)
+	wantCode(t, "after a restart", c.produce(-1, big())[0].ErrorCode, kerr.MessageTooLarge)
 	for _, tc := range []struct {
 		topic, config string
 		op            kmsg.IncrementalAlterConfigOp
@@ -272,8 +272,8 @@ func TestAlterConfigs(t *testing.T) {
 		{"t", "max.message.bytes", set, &bad, kerr.InvalidConfig},
 		{"t", "max.message.bytes", set, nil, kerr.InvalidRequest},
 		{"t", "no.such.config", set, &small, kerr.InvalidConfig},
-		{"t", "cleanup.policy", set, ptr("compact"), kerr.InvalidConfig},
-		{"t", "cleanup.policy", kmsg.IncrementalAlterConfigOpAppend, ptr("compact"), kerr.InvalidConfig},
+		{"t", "cleanup.policy", set, new("compact"), kerr.InvalidConfig},
+		{"t", "cleanup.policy", kmsg.IncrementalAlterConfigOpAppend, new("compact"), kerr.InvalidConfig},
 		{"t", "flush.ms", set, &small, kerr.InvalidConfig},
 		{"no", "max.message.bytes", set, &limit, kerr.UnknownTopicOrPartition},
 	} {
@@ -284,10 +284,8 @@ func TestAlterConfigs(t *testing.T) {
 		}
 	}
 	wantCode(t, "delete", c.alter("t", "max.message.bytes", del, nil, false).ErrorCode, nil)
-	wantCode(t, "after delete", c.produce("t", -1, big())[0].ErrorCode, nil)
+	wantCode(t, "after delete", c.produce(-1, big())[0].ErrorCode, nil)
 }
-
-func ptr(s string) *string { return &s }
 
 // TestDescribeConfigs shows values with their sources, synonyms and documentation.
 func TestDescribeConfigs(t *testing.T) {

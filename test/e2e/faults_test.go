@@ -159,7 +159,7 @@ func TestDamagedObject(t *testing.T) {
 			b.start()
 			for _, topic := range []string{"bad", "good"} { // one object each
 				b.createTopic(topic, 1)
-				if err := b.produce(b.client(), topic, strings.Repeat(topic+"-record ", 20), patience); err != nil {
+				if err := b.produce(b.client(), topic, strings.Repeat(topic+"-record ", 20)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -194,7 +194,7 @@ func TestDamagedObject(t *testing.T) {
 				t.Errorf("the other partition answers %v with %d bytes", kerr.ErrorForCode(code), len(got))
 			}
 			for _, topic := range []string{"bad", "good"} {
-				if err := b.produce(cl, topic, "new", patience); err != nil {
+				if err := b.produce(cl, topic, "new"); err != nil {
 					t.Errorf("produce to %s: %v", topic, err)
 				}
 			}

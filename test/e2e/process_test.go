@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -257,13 +256,9 @@ func (b *broker) createTopic(name string, partitions int32) {
 	}
 }
 
-// produce sends one record with acks=all and returns the error that ends it, within a time.
-func (b *broker) produce(cl *kgo.Client, topic, value string, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(b.t.Context(), within)
+// produce sends one record with acks=all and returns the error that ends it.
+func (b *broker) produce(cl *kgo.Client, topic, value string) error {
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
-	err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(value)}).FirstErr()
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("not acknowledged within %v: %w", within, err)
-	}
-	return err
+	return cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(value)}).FirstErr()
 }

@@ -201,7 +201,7 @@ func TestDataDirInUse(t *testing.T) {
 	same := newBroker(t, first.store)
 	same.dir = first.dir
 	same.fails("data dir "+first.dir, "another running broker")
-	if err := first.produce(first.client(kgo.AllowAutoTopicCreation()), "t", "x", patience); err != nil {
+	if err := first.produce(first.client(kgo.AllowAutoTopicCreation()), "t", "x"); err != nil {
 		t.Errorf("the first broker was harmed: %v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestAnotherNodeID(t *testing.T) {
 	second := newBroker(t, first.store)
 	second.node = 2
 	second.fails("broker 1 at "+first.addr, "serves this bucket", "node id 1")
-	if err := first.produce(first.client(kgo.AllowAutoTopicCreation()), topic, "x", patience); err != nil {
+	if err := first.produce(first.client(kgo.AllowAutoTopicCreation()), topic, "x"); err != nil {
 		t.Errorf("the first broker was harmed: %v", err)
 	}
 	first.kill()
@@ -312,7 +312,7 @@ func TestBucketUnreachableAtStart(t *testing.T) {
 	if err := kafka.WaitReady(t.Context(), b.addr, b.exited); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.produce(b.client(kgo.AllowAutoTopicCreation()), "t", "x", patience); err != nil {
+	if err := b.produce(b.client(kgo.AllowAutoTopicCreation()), "t", "x"); err != nil {
 		t.Error(err)
 	}
 	s.Stop()
