@@ -122,6 +122,10 @@ func (f *fetching) read(ctx context.Context) {
 	defer f.settle()
 	for i := range f.parts {
 		fp := &f.parts[i]
+		if fp.part != nil && fp.err == nil && !f.b.cfg.Serving() {
+			fp.err = kerr.NotLeaderForPartition // the lease lapsed while the request waited
+			fp.offsets = tiered.Offsets{LogStart: -1, HighWatermark: -1, LastStable: -1}
+		}
 		if fp.part == nil || fp.err != nil {
 			f.failed = f.failed || fp.err != nil
 			continue

@@ -34,6 +34,9 @@ import (
 // stopWithin bounds an orderly stop.
 const stopWithin = 9 * time.Second
 
+// drainWithin is how much of that clients get to take their responses; the rest is for the flush.
+const drainWithin = 3 * time.Second
+
 // Run runs a broker until ctx is done and its orderly stop is over, or until it was fenced or failed, with an error.
 func Run(ctx context.Context, cfg cli.BrokerConfig, log *slog.Logger, stdout io.Writer) error {
 	var lc net.ListenConfig
@@ -190,16 +193,25 @@ func (s *process) open(ctx context.Context) error {
 		}
 	}
 	flush.Burst = max(flush.Burst, defaultBurst)
-	var err error
-	s.engine, err = tiered.Open(ctx, tiered.Config{
+	cfg := tiered.Config{
 		Store: s.store, Cluster: s.meta.cluster(), Epoch: s.meta.epoch, DataDir: s.cfg.DataDir, Flush: flush,
 		Pool: s.memory.pool, Ingest: s.memory.ingest, TailBytes: s.memory.tail, Cache: s.memory.blocks,
 		ProducerExpiry: b.ProducerIDExpiration,
 		Maintenance:    tiered.MaintenanceConfig{RetentionInterval: b.RetentionCheckInterval, Retire: s.meta.retire},
 		Now:            s.now, Logger: s.log, Metrics: tiered.NewMetrics(s.registry),
-	}, s.meta.previous)
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
+	}
+	var err error
+	for {
+		if s.engine, err = tiered.Open(ctx, cfg, s.meta.previous); err == nil {
+			break
+		}
+		if !passing(err) {
+			return fmt.Errorf("open the log: %w", err)
+		}
+		s.log.WarnContext(ctx, "the log cannot be recovered yet; trying again", slog.Any("err", err))
+		if !sleep(ctx, 2*time.Second) {
+			return ctx.Err()
+		}
 	}
 	s.handler = broker.New(broker.Config{
 		NodeID: s.cfg.NodeID, Log: s.engine, Meta: s.meta, Settings: b, Responses: s.memory.responses,
@@ -260,7 +272,9 @@ func (s *process) stop(ctx context.Context, orderly bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
 	s.handler.Close()
-	err := s.wire.Shutdown(ctx)
+	drain, cancelDrain := context.WithTimeout(ctx, drainWithin)
+	defer cancelDrain()
+	err := s.wire.Shutdown(drain)
 	if cerr := s.engine.Close(ctx); orderly {
 		err = errors.Join(err, cerr)
 	}

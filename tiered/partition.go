@@ -255,7 +255,7 @@ func (p *Partition) beginEpoch(epoch int32) {
 }
 
 // EpochEnd returns the largest leader epoch that is at most the asked one, and the offset where it ends
-// (KIP-101, OffsetForLeaderEpoch); -1 and -1 if there is none.
+// (KIP-101, OffsetForLeaderEpoch); -1 and -1 if it is not known yet.
 func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -264,8 +264,11 @@ func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
 	}
 	i := sort.Search(len(p.epochs), func(i int) bool { return p.epochs[i].Epoch > epoch })
 	switch {
-	case epoch > p.leaderEpoch || i == 0:
+	case epoch > p.leaderEpoch || len(p.epochs) == 0:
 		return -1, -1
+	case i == 0:
+		// Older than all that is known: it ended where the first one that is known starts.
+		return epoch, p.epochs[0].Start
 	case i == len(p.epochs):
 		return p.epochs[i-1].Epoch, p.hw
 	default:

@@ -21,6 +21,7 @@ func (m *maintainer) retain(ctx context.Context) error {
 	}
 	now := l.cfg.Now()
 	var stats []retention.PartitionStat
+	var errs []error
 	byID := make(map[logid.Partition]*Partition)
 	for _, p := range l.Partitions() {
 		p.expireProducers(now.Add(-l.cfg.ProducerExpiry).UnixMilli())
@@ -30,14 +31,16 @@ func (m *maintainer) retain(ctx context.Context) error {
 		}
 		st, err := p.retentionStat(ctx, s)
 		if err != nil {
-			return err
+			// One partition that cannot be looked at now does not keep the others.
+			errs = append(errs, fmt.Errorf("retention of %s-%d: %w", p.topic, p.id.Index, err))
+			continue
 		}
 		stats = append(stats, st)
 		byID[p.id] = p
 	}
 	advances := retention.Plan(stats, now.UnixMilli())
 	if len(advances) == 0 {
-		return m.dropDeleted(ctx)
+		return errors.Join(append(errs, m.dropDeleted(ctx))...)
 	}
 	starts := make(map[*Partition]int64, len(advances))
 	for _, a := range advances {
@@ -49,7 +52,6 @@ func (m *maintainer) retain(ctx context.Context) error {
 	if err := m.checkpoint(ctx, starts); err != nil {
 		return err
 	}
-	var errs []error
 	for p := range starts {
 		if err := m.dropSegments(ctx, p); err != nil {
 			errs = append(errs, fmt.Errorf("retention of %s-%d: %w", p.topic, p.id.Index, err))

@@ -103,7 +103,7 @@ func (m *maintainer) cutSegment(ctx context.Context, w *rollup.Worker, p *Partit
 	if rp.m != nil && rp.m.RolledThrough > plan.From {
 		// A process that died after it had listed a segment, before its checkpoint: learn from the manifest, plan anew.
 		p.rolledTo(rp)
-		return nil
+		return errors.New("the manifest lists newer log segments; planned again in the next round")
 	}
 	job, err := w.Declare(ctx, rollup.WorkRollup, plan.Outputs(l.cfg.Cluster))
 	if err != nil {
