@@ -83,37 +83,6 @@ func TestSlowAndFlakyBucket(t *testing.T) {
 	r.check(t, want, true)
 }
 
-// TestFullDisk fills the disk under the data dir: acks=1 goes on, acknowledged by the bucket, and is all there after
-// a crash.
-func TestFullDisk(t *testing.T) {
-	b := newBroker(t, filepath.Join(t.TempDir(), "bucket"))
-	smallDisk(t, b.dir)
-	b.start()
-	b.createTopic(topic, partitions)
-	filler, err := os.Create(filepath.Join(b.dir, "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = filler.Write(make([]byte, 4096))
-	}
-	_ = filler.Close()
-	l := startLoad(t, b, 2, 2000, kgo.LeaderAck())
-	want := l.finish()
-	if len(want) != 4000 {
-		t.Errorf("%d records acknowledged, want 4000", len(want))
-	}
-	b.says("cannot write the local file")
-	b.kill()
-	if err := os.Remove(filler.Name()); err != nil {
-		t.Fatal(err)
-	}
-	b.start()
-	r := startReader(t, b)
-	r.until(len(want))
-	r.check(t, want, false)
-}
-
 // fetchCode reads partition 0 of a topic from the start and returns the error code and the bytes.
 func (b *broker) fetchCode(cl *kgo.Client, name string) (int16, []byte) {
 	b.t.Helper()
