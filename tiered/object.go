@@ -20,6 +20,19 @@ type source struct {
 	size int64 // bytes
 }
 
+// blocks is how many blocks the object is read in. What is left after the last whole one is read with it, unless it is
+// worth a request of its own.
+func (s *source) blocks() int64 {
+	n, rest := s.size/BlockSize, s.size%BlockSize
+	if rest >= BlockSize/2 || n == 0 {
+		n++
+	}
+	return n
+}
+
+// blockAt returns the block that holds the byte at pos.
+func (s *source) blockAt(pos int64) int64 { return min(pos/BlockSize, s.blocks()-1) }
+
 var sourceIDs atomic.Uint64
 
 func newSource(key string, size int64) source {
@@ -126,13 +139,19 @@ func (l *Log) block(ctx context.Context, s *source, n int64) (*membuf.Buf, error
 
 // prefetch starts loading a block that a sequential reader will want next.
 func (l *Log) prefetch(s *source, n int64) {
-	if n*BlockSize < s.size {
+	if n < s.blocks() {
 		l.cfg.Cache.Prefetch(BlockID{Object: s.id, Block: n}, l.blockLoader(s, n))
 	}
 }
 
 func (l *Log) blockLoader(s *source, n int64) func(context.Context) (*membuf.Buf, error) {
-	key, off, want := s.key, n*BlockSize, int(min(BlockSize, s.size-n*BlockSize))
+	key, off, want := s.key, n*BlockSize, 0
+	switch last := s.blocks() - 1; {
+	case n < last:
+		want = BlockSize
+	case n == last:
+		want = int(s.size - off)
+	}
 	return func(ctx context.Context) (*membuf.Buf, error) {
 		if want <= 0 {
 			return nil, fmt.Errorf("%w: object %s: block %d is beyond its %d bytes", ErrStorage, key, n, off)

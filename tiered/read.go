@@ -171,11 +171,11 @@ func (p *Partition) readCold(ctx context.Context, run []coldExtent, r ReadReques
 			return partial(out, err)
 		}
 		if full {
-			p.log.prefetch(e.src, sc.pos/BlockSize+1)
+			p.log.prefetch(e.src, e.src.blockAt(sc.pos)+1)
 			return nil
 		}
 		if i+1 < len(run) {
-			p.log.prefetch(run[i+1].src, run[i+1].pos/BlockSize)
+			p.log.prefetch(run[i+1].src, run[i+1].src.blockAt(run[i+1].pos))
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ func (s *scanner) close() {
 
 // at returns the bytes from pos to the end of its block, or to the end of the range.
 func (s *scanner) at(ctx context.Context, pos int64) ([]byte, error) {
-	if n := pos / BlockSize; s.block == nil || s.num != n {
+	if n := s.src.blockAt(pos); s.block == nil || s.num != n {
 		b, err := s.l.block(ctx, s.src, n)
 		if err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func (s *scanner) at(ctx context.Context, pos int64) ([]byte, error) {
 		s.close()
 		s.block, s.num = b, n
 	}
-	mem := s.block.Bytes()[pos%BlockSize:]
+	mem := s.block.Bytes()[pos-s.num*BlockSize:]
 	if left := s.end - pos; int64(len(mem)) > left {
 		mem = mem[:left]
 	}

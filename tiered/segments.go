@@ -209,13 +209,16 @@ func (s *rolledSegment) extent() coldExtent {
 
 // seek returns a position at or before the batch that holds offset.
 func (l *Log) seek(ctx context.Context, e *coldExtent, offset int64, h *hints) (int64, error) {
-	if offset <= e.base || e.size <= sparseStep {
+	if offset <= e.base || e.size <= BlockSize {
 		return e.pos, nil
 	}
 	if h != nil {
 		if pos, ok := h.find(e.src.id, offset); ok {
 			return pos, nil
 		}
+	}
+	if e.obj != nil && e.obj.m.Kind == manifest.ObjectWAL {
+		return e.pos, nil // a few blocks, which a sequential reader reads anyway: a footer would be a request more
 	}
 	idx, ok := l.segments.sparse.Get(e.src.id)
 	if !ok {
