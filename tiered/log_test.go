@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -29,7 +28,7 @@ func testConfig(s objstore.Store, epoch logid.Epoch) Config {
 	}
 	return Config{
 		Store: s, Cluster: testCluster, Epoch: epoch, Pool: membuf.NewPool(16 << 20), Ingest: membuf.NewBudget(64 << 20),
-		Cache: blocks, Now: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Cache: blocks, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -86,10 +85,17 @@ func mkBatch(l *Log, n, size int, pid int64, seq int32) (record.Batch, *membuf.B
 	return b, buf
 }
 
+// sent is a batch of n records and size bytes, from a producer or from none (-1).
+type sent struct {
+	n, size int
+	pid     int64
+	seq     int32
+}
+
 // put appends one batch and returns its base offset and a channel with the commit's outcome.
-func put(t *testing.T, p *Partition, acks Acks, n, size int, pid int64, seq int32) (int64, chan error, error) {
+func put(t *testing.T, p *Partition, acks Acks, x sent) (int64, chan error, error) {
 	t.Helper()
-	b, buf := mkBatch(p.log, n, size, pid, seq)
+	b, buf := mkBatch(p.log, x.n, x.size, x.pid, x.seq)
 	defer buf.Release()
 	done := make(chan error, 1)
 	c := NewCommit(func(err error) { done <- err })
@@ -100,7 +106,7 @@ func put(t *testing.T, p *Partition, acks Acks, n, size int, pid int64, seq int3
 
 func mustPut(t *testing.T, p *Partition, acks Acks, n, size int) int64 {
 	t.Helper()
-	base, done, err := put(t, p, acks, n, size, -1, -1)
+	base, done, err := put(t, p, acks, sent{n, size, -1, -1})
 	if err == nil {
 		err = <-done
 	}
@@ -223,7 +229,7 @@ func TestDuplicatesAnswerTheirFirstOffsetAcrossRestarts(t *testing.T) {
 	l.Opened()
 	seq := int32(0)
 	for range 8 {
-		_, done, err := put(t, p, AcksAll, 4, 100, 42, seq)
+		_, done, err := put(t, p, AcksAll, sent{4, 100, 42, seq})
 		if err == nil {
 			err = <-done
 		}
@@ -235,12 +241,12 @@ func TestDuplicatesAnswerTheirFirstOffsetAcrossRestarts(t *testing.T) {
 	check := func(p *Partition) {
 		t.Helper()
 		for back := int32(1); back <= 5; back++ {
-			base, done, err := put(t, p, AcksAll, 4, 100, 42, seq-4*back)
+			base, done, err := put(t, p, AcksAll, sent{4, 100, 42, seq - 4*back})
 			if err != nil || <-done != nil || base != int64(seq-4*back) {
 				t.Fatalf("duplicate of sequence %d: offset %d, %v", seq-4*back, base, err)
 			}
 		}
-		if _, _, err := put(t, p, AcksAll, 4, 100, 42, seq+4); !errors.Is(err, ErrOutOfOrderSequence) {
+		if _, _, err := put(t, p, AcksAll, sent{4, 100, 42, seq + 4}); !errors.Is(err, ErrOutOfOrderSequence) {
 			t.Fatalf("gap: %v", err)
 		}
 		if o := p.Offsets(); o.LogEnd != int64(seq) {
@@ -272,7 +278,7 @@ func TestFencedLogAcknowledgesNothing(t *testing.T) {
 	l := mustOpen(t, testConfig(store, 2), 1)
 	np := openPart(l, 0)
 	mustPut(t, np, AcksAll, 1, 100)
-	_, done, err := put(t, p, AcksAll, 1, 100, -1, -1)
+	_, done, err := put(t, p, AcksAll, sent{1, 100, -1, -1})
 	if err == nil {
 		err = <-done
 	}

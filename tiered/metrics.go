@@ -38,7 +38,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tierlog_tail_bytes", Help: "Durable records kept in memory for readers.",
 		}),
 		aside: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tierlog_recovery_set_aside_batches_total", Help: "Batches acknowledged with acks=1 only that did not reach the bucket before their epoch was fenced.",
+			Name: "tierlog_recovery_set_aside_batches_total", Help: "Batches acknowledged with acks=1 only that did not reach the bucket before another broker led their partition.",
 		}),
 		maintFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tierlog_maintenance_failures_total", Help: "Rounds of maintenance that failed and will be tried again.",

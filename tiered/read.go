@@ -53,7 +53,7 @@ func (p *Partition) read(ctx context.Context, r ReadRequest, out *Slices) (Offse
 	i := p.find(r.Offset)
 	if i == len(p.extents) || p.extents[i].base > r.Offset {
 		edge := i == len(p.extents) || i == 0
-		if indexed := p.log.isIndexed(); edge && !(indexed && p.rolledKnown) {
+		if indexed := p.log.isIndexed(); edge && (!indexed || !p.rolledKnown) {
 			p.mu.Unlock()
 			if err := p.learn(ctx, indexed); err != nil {
 				return o, err

@@ -68,6 +68,7 @@ func (r *recovery) replayLocal(ctx context.Context) error {
 				replay = append(replay, local[i])
 			case overridden:
 				lost[dir]++
+			case inBucket:
 			}
 		}
 	}

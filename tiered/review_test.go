@@ -3,7 +3,6 @@ package tiered
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -66,8 +65,8 @@ func (s *hooked) List(ctx context.Context, prefix, after string, limit int) (obj
 	return s.Store.List(ctx, prefix, after, limit)
 }
 
-func walKey(e logid.Epoch, s logid.Slot) string {
-	return manifest.Key{Kind: manifest.KeyWAL, Cluster: testCluster, Epoch: e, Slot: s}.String()
+func walKey(s logid.Slot) string {
+	return manifest.Key{Kind: manifest.KeyWAL, Cluster: testCluster, Epoch: 1, Slot: s}.String()
 }
 
 func TestBatchIsListedForTheSealBeforeTheLocalFileTakesIt(t *testing.T) {
@@ -80,7 +79,7 @@ func TestBatchIsListedForTheSealBeforeTheLocalFileTakesIt(t *testing.T) {
 	l.local.mu.Lock()
 	appended := make(chan chan error)
 	go func() {
-		_, done, _ := put(t, p, AcksLocal, 1, 100, -1, -1)
+		_, done, _ := put(t, p, AcksLocal, sent{1, 100, -1, -1})
 		appended <- done
 	}()
 	listed := func() bool {
@@ -124,7 +123,7 @@ func TestLocalFailureOfAClosedPartitionIsNoSuccess(t *testing.T) {
 func TestLocalFileKeepsItsFramesAfterAFailedWrite(t *testing.T) {
 	dir := t.TempDir()
 	l := mustOpen(t, testConfig(mem.New(), 1))
-	w := localWriter{f: &localFiles{dir: dir, log: slog.New(slog.NewTextHandler(io.Discard, nil))}}
+	w := localWriter{f: &localFiles{dir: dir, log: slog.New(slog.DiscardHandler)}}
 	defer w.closeFile()
 	group := func(base int64) []localBatch {
 		b, buf := mkBatch(l, 1, 100, -1, -1)
@@ -222,7 +221,7 @@ func TestDamagedNewestObjectIsAStorageError(t *testing.T) {
 	}
 	round(t, l)
 	kill(l)
-	if err := store.Delete(t.Context(), []string{walKey(1, 2)}); err != nil {
+	if err := store.Delete(t.Context(), []string{walKey(2)}); err != nil {
 		t.Fatal(err)
 	}
 	l2 := mustOpen(t, testConfig(store, 2), 1)
@@ -246,8 +245,8 @@ func TestFencedWhileSealingFailsEveryCommit(t *testing.T) {
 	cfg.Flush.Interval = time.Hour
 	l := mustOpen(t, cfg)
 	p, q := openPart(l, 0), openPart(l, 1)
-	_, done1, err1 := put(t, p, AcksAll, 1, 100, -1, -1)
-	_, done2, err2 := put(t, q, AcksAll, 1, 100, -1, -1)
+	_, done1, err1 := put(t, p, AcksAll, sent{1, 100, -1, -1})
+	_, done2, err2 := put(t, q, AcksAll, sent{1, 100, -1, -1})
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
@@ -291,20 +290,20 @@ func TestFencedLogKeepsBuffersThatAreBeingWritten(t *testing.T) {
 		return nil
 	}
 	fence := wal.EncodeFence(wal.Header{Cluster: testCluster, Epoch: 1, Slot: 0, Nonce: 1}, 2)
-	if _, err := store.Store.Create(t.Context(), walKey(1, 0), objstore.Bytes(fence)); err != nil {
+	if _, err := store.Store.Create(t.Context(), walKey(0), objstore.Bytes(fence)); err != nil {
 		t.Fatal(err)
 	}
 	cfg := testConfig(store, 1)
 	cfg.Flush.MaxBytes = 1
 	l := mustOpen(t, cfg)
 	p := openPart(l, 0)
-	_, done1, _ := put(t, p, AcksAll, 1, 100, -1, -1)
+	_, done1, _ := put(t, p, AcksAll, sent{1, 100, -1, -1})
 	until(t, "the first batch is sealed", func() bool {
 		l.flush.mu.Lock()
 		defer l.flush.mu.Unlock()
 		return l.flush.nextSlot == 1 && l.flush.pending == 0
 	})
-	_, done2, _ := put(t, p, AcksAll, 1, 100, -1, -1)
+	_, done2, _ := put(t, p, AcksAll, sent{1, 100, -1, -1})
 	<-entered
 	close(first)
 	if err := outcome(t, done1); !errors.Is(err, ErrFenced) {
@@ -326,8 +325,8 @@ func TestFenceFoundByMaintenanceFailsPendingCommits(t *testing.T) {
 	cfg.Flush.Interval = time.Hour
 	l := mustOpen(t, cfg)
 	p, q := openPart(l, 0), openPart(l, 1)
-	_, done1, err1 := put(t, p, AcksAll, 1, 100, -1, -1)
-	_, done2, err2 := put(t, q, AcksAll, 1, 100, -1, -1)
+	_, done1, err1 := put(t, p, AcksAll, sent{1, 100, -1, -1})
+	_, done2, err2 := put(t, q, AcksAll, sent{1, 100, -1, -1})
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
@@ -370,7 +369,7 @@ func TestRepeatedAcksOneBatchWaitsForItsOriginal(t *testing.T) {
 	defer kill(l)
 	p := openPart(l, 0)
 	for range 2 {
-		_, done, err := put(t, p, AcksLocal, 1, 100, 7, 0)
+		_, done, err := put(t, p, AcksLocal, sent{1, 100, 7, 0})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -390,7 +389,7 @@ func TestDamagedOrphanBeyondTheEndDoesNotStopRecovery(t *testing.T) {
 		mustPut(t, p, AcksAll, 1, 100)
 	}
 	kill(l)
-	if _, err := store.Create(t.Context(), walKey(1, 5), objstore.Bytes([]byte(strings.Repeat("x", 500)))); err != nil {
+	if _, err := store.Create(t.Context(), walKey(5), objstore.Bytes([]byte(strings.Repeat("x", 500)))); err != nil {
 		t.Fatal(err)
 	}
 	l2 := mustOpen(t, testConfig(store, 2), 1)
@@ -413,16 +412,16 @@ func TestReplayOfTheLocalDiskAdoptsNoOrphans(t *testing.T) {
 	cfg.Flush.MaxBytes = 1
 	l := mustOpen(t, cfg)
 	p, q := openPart(l, 0), openPart(l, 1)
-	_, _, err := put(t, p, AcksAll, 1, 100, 42, 0) // slot 0: never arrives
+	_, _, err := put(t, p, AcksAll, sent{1, 100, 42, 0}) // slot 0: never arrives
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-entered
-	if _, _, err = put(t, p, AcksAll, 1, 100, 42, 1); err != nil { // slot 1: arrives
+	if _, _, err = put(t, p, AcksAll, sent{1, 100, 42, 1}); err != nil { // slot 1: arrives
 		t.Fatal(err)
 	}
 	until(t, "slot 1 is in the bucket", func() bool {
-		_, err := store.Head(t.Context(), walKey(1, 1))
+		_, err := store.Head(t.Context(), walKey(1))
 		return err == nil
 	})
 	mustPut(t, q, AcksLocal, 1, 100)
@@ -435,8 +434,8 @@ func TestReplayOfTheLocalDiskAdoptsNoOrphans(t *testing.T) {
 	l2.Opened()
 	wantBases(t, readAll(t, q2, 0, 1000), 1, 1)
 	// The producer got no answer and sends both again: they must come out in order, once.
-	for seq := int32(0); seq < 2; seq++ {
-		base, done, err := put(t, p2, AcksAll, 1, 100, 42, seq)
+	for seq := range int32(2) {
+		base, done, err := put(t, p2, AcksAll, sent{1, 100, 42, seq})
 		if err == nil {
 			err = outcome(t, done)
 		}

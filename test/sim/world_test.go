@@ -164,7 +164,9 @@ func (w *world) crash() {
 	w.node.ln.Cut()
 	w.node.cancel()
 	<-w.node.ended
-	_ = w.node.faulty.Close()
+	if err := w.node.faulty.Close(); err != nil {
+		w.t.Error(err)
+	}
 }
 
 // client is a real client on the simulated network.
