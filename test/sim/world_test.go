@@ -64,7 +64,7 @@ type node struct {
 	ln     *Listener
 	faulty *objtest.Faulty
 	cancel context.CancelFunc
-	ended  chan error
+	ended  chan struct{}
 	dead   atomic.Bool // killed by the simulation, not ended by itself
 }
 
@@ -83,7 +83,7 @@ func (w *world) counted() bool {
 // start begins another life of the broker.
 func (w *world) start() {
 	w.lives++
-	n := &node{ln: w.net.Listen(), ended: make(chan error, 1)}
+	n := &node{ln: w.net.Listen(), ended: make(chan struct{})}
 	die := func() error {
 		n.faulty.Cut()
 		w.kill <- struct{}{}
@@ -127,7 +127,7 @@ func (w *world) start() {
 			log.Warn("the broker ended by itself; it is started again, as a supervisor does", slog.Any("err", err))
 			w.kill <- struct{}{}
 		}
-		n.ended <- err
+		close(n.ended)
 	}()
 	w.node = n
 }
