@@ -188,9 +188,9 @@ func (s *process) open(ctx context.Context) error {
 		if flush.Interval <= 0 {
 			flush.Interval = defaultInterval
 		}
-		if flush.PutsPerSecond == 0 {
-			flush.PutsPerSecond, flush.Burst = defaultPuts, defaultBurst
-		}
+	}
+	if s.cfg.Store.Kind() == backend.S3 && flush.PutsPerSecond == 0 {
+		flush.PutsPerSecond = defaultPuts
 	}
 	flush.Burst = max(flush.Burst, defaultBurst)
 	cfg := tiered.Config{
@@ -230,10 +230,11 @@ func (s *process) open(ctx context.Context) error {
 	return err
 }
 
-// What a bucket that costs money for each request gets unless the settings say otherwise: a flush gathers for a few
-// milliseconds, and four flushes a second go on for ever, with some in hand for bursts. Full flushes are never held back.
+// Over a network a flush gathers for a few milliseconds, so that the requests that producers have in flight share it.
+// Where each request costs money (s3:), flushes that are not full are held to four a second, with some in hand for
+// bursts; a full flush is never held back. flush.interval.ms and flush.puts.per.second override both.
 const (
-	defaultInterval = 2 * time.Millisecond
+	defaultInterval = 5 * time.Millisecond
 	defaultPuts     = 4
 	defaultBurst    = 40
 )
