@@ -19,7 +19,7 @@ type bench struct {
 	peaks    map[string]float64 // most resident memory of each system under load, in MiB
 }
 
-// experiment measures one thing on a running broker that others were measured on before.
+// experiment measures one thing on a running broker that others were measured on before in the same round.
 type experiment struct {
 	name    string
 	systems []string // empty: all
@@ -32,7 +32,7 @@ type turn struct {
 	broker broker
 }
 
-// lasting experiments run on brokers that live through all rounds, as brokers do.
+// lasting experiments run one after the other on the same brokers, as brokers live.
 var lasting = []experiment{
 	{name: "produce-1", run: produceExperiment("produce-1", 1, 1024)},
 	{name: "produce-4", run: produceExperiment("produce-4", 4, 1024)},
@@ -67,11 +67,28 @@ func (b *bench) lasting(ctx context.Context) (errs error) {
 	if len(chosen) == 0 {
 		return nil
 	}
+	for round := range b.rounds {
+		if err := b.round(ctx, round+1, chosen); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("round %d: %w", round+1, err))
+		}
+		if ctx.Err() != nil {
+			return errs
+		}
+	}
+	return errs
+}
+
+// round starts the systems on empty folders, lets each have its turn at every experiment, and frees the disk.
+func (b *bench) round(ctx context.Context, round int, chosen []experiment) (errs error) {
+	if err := b.touchMemory(); err != nil {
+		return err
+	}
 	var turns []turn
 	defer func() {
 		for _, t := range turns {
 			errs = errors.Join(errs, t.broker.Stop())
 		}
+		errs = errors.Join(errs, b.launch.clean())
 	}()
 	for _, s := range b.systems {
 		br, err := b.launch.start(ctx, s)
@@ -84,29 +101,22 @@ func (b *bench) lasting(ctx context.Context) (errs error) {
 			return fmt.Errorf("warm up %s: %w", s, err)
 		}
 	}
-	for round := range b.rounds {
-		if err := b.touchMemory(); err != nil {
-			return errors.Join(errs, err)
-		}
-		for _, e := range chosen {
-			for _, t := range turns {
-				if !e.has(t.system) {
-					continue
-				}
-				b.say("round %d: %s: %s", round+1, e.name, t.system)
-				if err := e.run(b, ctx, t); err != nil {
-					errs = errors.Join(errs, fmt.Errorf("%s: %s: %w", e.name, t.system, err))
-					b.say("failed: %v", err)
-				}
-				if ctx.Err() != nil {
-					return errs
-				}
+	for _, e := range chosen {
+		for _, t := range turns {
+			if !e.has(t.system) || ctx.Err() != nil {
+				continue
+			}
+			b.say("round %d: %s: %s", round, e.name, t.system)
+			if err := e.run(b, ctx, t); err != nil {
+				errs = errors.Join(errs, fmt.Errorf("%s: %s: %w", e.name, t.system, err))
+				b.say("failed: %v", err)
 			}
 		}
 	}
 	for _, t := range turns {
 		errs = errors.Join(errs, b.notePeak(t))
 		b.results.add("memory.load", t.system, b.peaks[t.system])
+		b.peaks[t.system] = 0
 	}
 	return errs
 }

@@ -30,7 +30,7 @@ func (b *bench) fresh(ctx context.Context) (errs error) {
 					continue // fsync changes nothing that these measure by more than a little
 				}
 				b.say("round %d: %s: %s", round+1, e.name, s)
-				if err := e.run(b, ctx, s); err != nil {
+				if err := errors.Join(e.run(b, ctx, s), b.launch.clean()); err != nil {
 					errs = errors.Join(errs, fmt.Errorf("%s: %s: %w", e.name, s, err))
 					b.say("failed: %v", err)
 				}

@@ -157,15 +157,28 @@ func produceExperiment(name string, producers, size int) func(*bench, context.Co
 // rawBatch is how many bytes of values a prepared batch holds.
 const rawBatch = 64 << 10
 
-// fill writes about so many bytes of values with prepared requests over some connections, and returns how many bytes
-// and records these were. Each request has one batch for each of two partitions.
-func fill(ctx context.Context, br broker, topic string, size int, total int64) (bytes, records int64, err error) {
-	const connections, perRequest = 4, 2
-	perBatch := max(1, rawBatch/size)
-	batch := recordBatch(perBatch, size)
-	count := max(1, int(total)/(connections*perRequest*perBatch*size))
+// shape says how prepared requests are sent. Each has one batch for each of two partitions.
+type shape struct {
+	connections int
+	batch       int // bytes of values in a batch
+	record      int // bytes of one value
+}
+
+const perRequest = 2
+
+// fill writes about so many bytes of values over four connections; see fillAs.
+func fill(ctx context.Context, br broker, topic string, record int, total int64) (bytes, records int64, err error) {
+	return fillAs(ctx, br, topic, shape{connections: 4, batch: rawBatch, record: record}, total)
+}
+
+// fillAs writes about so many bytes of values with prepared requests, five in flight on each connection, and returns how
+// many bytes and records these were.
+func fillAs(ctx context.Context, br broker, topic string, s shape, total int64) (bytes, records int64, err error) {
+	perBatch := max(1, s.batch/s.record)
+	batch := recordBatch(perBatch, s.record)
+	count := max(1, int(total)/(s.connections*perRequest*perBatch*s.record))
 	var g errgroup.Group
-	for c := range connections {
+	for c := range s.connections {
 		g.Go(func() error {
 			conn, err := dialRaw(ctx, br.Addr())
 			if err != nil {
@@ -176,8 +189,8 @@ func fill(ctx context.Context, br broker, topic string, size int, total int64) (
 			return conn.pump(produceFrame(topic, []int32{first, first + 1}, -1, batch), count, 5)
 		})
 	}
-	records = int64(connections * perRequest * count * perBatch)
-	return records * int64(size), records, g.Wait()
+	records = int64(s.connections * perRequest * count * perBatch)
+	return records * int64(s.record), records, g.Wait()
 }
 
 // rawProduceExperiment: requests encoded beforehand, so that nearly all of the machine is the broker's.

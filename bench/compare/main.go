@@ -73,7 +73,7 @@ type sizes struct {
 
 var (
 	fullSizes = sizes{
-		produce: 2 << 30, small: 512 << 20, memory: 192 << 20, passes: 8, cold: 2 << 30, seconds: 10, idle: 10_000,
+		produce: 1 << 30, small: 512 << 20, memory: 192 << 20, passes: 8, cold: 2 << 30, seconds: 10, idle: 10_000,
 		created: 5000, segments: 10_000, delayed: 400, minio: 1 << 30, heapMiB: 2048, settleSec: 2,
 	}
 	smokeSizes = sizes{

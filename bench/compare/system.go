@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -58,6 +60,16 @@ type launcher struct {
 	binary  string // tierlog; empty where it is not compared
 	heapMiB int
 	started int
+	dirs    []string // of the brokers started so far
+}
+
+// clean removes the folders of all brokers started so far; they must have ended.
+func (l *launcher) clean() (err error) {
+	for _, dir := range l.dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	l.dirs = nil
+	return err
 }
 
 func newLauncher(ctx context.Context, o options) (*launcher, error) {
@@ -80,6 +92,7 @@ func newLauncher(ctx context.Context, o options) (*launcher, error) {
 func (l *launcher) start(ctx context.Context, system string) (broker, error) {
 	l.started++
 	dir := filepath.Join(l.dir, system+"-"+strconv.Itoa(l.started))
+	l.dirs = append(l.dirs, dir)
 	if system == sysKafka {
 		cfg := kafka.Config{Libs: l.libs, Dir: dir, HeapMiB: l.heapMiB, StartTimeout: 3 * time.Minute, Properties: map[string]string{
 			"log.segment.delete.delay.ms": "1000", // frees the disk between the runs
@@ -98,11 +111,11 @@ func (l *launcher) start(ctx context.Context, system string) (broker, error) {
 }
 
 // tierlogOn runs tierlog on a store.
-func (l *launcher) tierlogOn(ctx context.Context, dir, store string) (broker, error) {
+func (l *launcher) tierlogOn(ctx context.Context, dir, store string, args ...string) (broker, error) {
 	if l.binary == "" {
 		return nil, fmt.Errorf("no tierlog binary for %s", dir)
 	}
-	b, err := tierlog.Start(ctx, tierlog.Config{Binary: l.binary, Dir: dir, Store: store, StartTimeout: 3 * time.Minute})
+	b, err := tierlog.Start(ctx, tierlog.Config{Binary: l.binary, Dir: dir, Store: store, StartTimeout: 3 * time.Minute, Args: args})
 	if err != nil {
 		return nil, err
 	}
