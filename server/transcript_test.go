@@ -46,6 +46,7 @@ func TestTranscript(t *testing.T) {
 		l.stop()
 		r.Note("restart")
 		l.start()
+		synctest.Wait() // what a start does in the background is over
 		read(t, l)
 		r.Note("read again: from the cache")
 		read(t, l)
