@@ -201,12 +201,17 @@ func (m *maintainer) round(ctx context.Context) error {
 // checkpointNow writes a last checkpoint, for an orderly stop.
 func (m *maintainer) checkpointNow(ctx context.Context) error {
 	m.mu.Lock()
-	idle := m.slots == 0 && !m.stale
+	idle := m.slots == 0 && !m.stale && len(m.deleted) == 0
 	m.mu.Unlock()
 	if idle {
 		return nil
 	}
-	return m.do(ctx, func(ctx context.Context) error { return m.checkpoint(ctx, nil) })
+	return m.do(ctx, func(ctx context.Context) error {
+		if err := m.checkpoint(ctx, nil); err != nil {
+			return err
+		}
+		return errors.Join(m.dropDeleted(ctx), m.garbage.collect(ctx)) // what this process alone knows of
+	})
 }
 
 // checkpoint writes down the state of all partitions through the last published slot, lists the published objects

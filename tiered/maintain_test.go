@@ -277,3 +277,50 @@ func (s *meddling) Create(ctx context.Context, key string, body objstore.Payload
 	s.before(key)
 	return s.Store.Create(ctx, key, body)
 }
+
+// TestOrderlyStopLeavesNoOrphans deletes a partition with log segments, stops at once, and looks for what is left.
+func TestOrderlyStopLeavesNoOrphans(t *testing.T) {
+	store := mem.New()
+	cfg := maintained(store, 1)
+	l := mustOpen(t, cfg)
+	p := l.OpenPartition(logid.Partition{Topic: logid.TopicID{1}}, "topic1", 1,
+		Settings{MaxMessageBytes: 1 << 20, RetentionMs: -1, RetentionBytes: -1, SegmentBytes: 100 << 10})
+	q := openPart(l, 1)
+	l.Opened()
+	for range 50 {
+		mustPut(t, p, AcksAll, 2, 9000)
+	}
+	mustPut(t, q, AcksAll, 1, 100)
+	round(t, l)
+	l.ClosePartition(p.id)
+	mustPut(t, q, AcksAll, 1, 100)
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	journalled := make(map[string]bool)
+	for _, k := range keysOf(t, store, manifest.KeyDeletion) {
+		body, _, err := objstore.ReadAll(t.Context(), store, k, manifest.MaxBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, _ := manifest.ParseKey(k)
+		d, err := manifest.DecodeDeletion(body, testCluster, parsed.ULID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range d.Keys {
+			journalled[key] = true
+		}
+	}
+	live := 0
+	for _, kind := range []manifest.KeyKind{manifest.KeyCheckpoint, manifest.KeySegmentFile, manifest.KeyPartitionManifest} {
+		for _, k := range keysOf(t, store, kind) {
+			if !journalled[k] {
+				live++
+			}
+		}
+	}
+	if live != 1 { // the last checkpoint
+		t.Errorf("%d checkpoints and files of the deleted topic are in no journal, want only the last checkpoint", live)
+	}
+}

@@ -172,8 +172,9 @@ func (m *maintainer) segmentKeys(p *manifest.Partition, s manifest.Segment) []st
 // dropped notes a deleted partition, whose log segments are to go.
 func (m *maintainer) dropped(p *Partition) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.deleted = append(m.deleted, p)
+	m.mu.Unlock()
+	m.wake() // soon: only this process knows what is to go
 }
 
 // dropDeleted leaves the log segments of deleted partitions to the collector.
