@@ -234,7 +234,7 @@ func (s *process) open(ctx context.Context) error {
 // Where each request costs money (s3:), flushes that are not full are held to four a second, with some in hand for
 // bursts; a full flush is never held back. flush.interval.ms and flush.puts.per.second override both.
 const (
-	defaultInterval = 5 * time.Millisecond
+	defaultInterval = 2 * time.Millisecond
 	defaultPuts     = 4
 	defaultBurst    = 40
 )
